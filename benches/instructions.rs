@@ -1,0 +1,126 @@
+//! Instruction counts of the paths that every message takes, and limits that fail the build. No clock is involved:
+//! valgrind counts the same whatever else the machine does.
+//!
+//! The limits lie about 5 % above what was counted with the Rust version that CI uses. Who makes a path longer on
+//! purpose, or changes the compiler, runs `cargo bench -p tensorbus-benches --bench instructions`, reads the new
+//! `Instructions`, and sets the limit to 1.05 times that, rounded up to two digits. Who makes one shorter lowers it.
+//!
+//! Needs valgrind, and `gungraun-runner` of the library's version on the `PATH` or named by `GUNGRAUN_RUNNER` when this
+//! is compiled.
+
+#![allow(missing_docs, reason = "the macros of gungraun make public items")]
+
+use std::hint::black_box;
+
+use gungraun::prelude::*;
+use gungraun::{Callgrind, EventKind};
+use tempfile::TempDir;
+use tensorbus::layout::MessageLayout;
+use tensorbus::wire::{Decoded, Decoder, Parts, Preamble, encode_layout};
+use tensorbus::{Bus, Dtype, Publisher, Subscriber};
+use tensorbus_benches::messages;
+use tensorbus_benches::peer::scratch;
+
+/// At most so many instructions.
+fn at_most(instructions: u64) -> LibraryBenchmarkConfig {
+    let mut callgrind = Callgrind::default();
+    callgrind.hard_limits([(EventKind::Ir, instructions)]);
+    let mut config = LibraryBenchmarkConfig::default();
+    config.tool(callgrind);
+    config
+}
+
+struct Message {
+    decoder: Decoder,
+    preamble: Preamble,
+    payload: Vec<u8>,
+}
+
+fn layout() -> MessageLayout {
+    messages::layout().expect("a layout")
+}
+
+fn unknown() -> Message {
+    let (preamble, payload) = messages::message(&layout()).expect("a message");
+    Message { decoder: Decoder::default(), preamble, payload }
+}
+
+fn known() -> Message {
+    let mut message = unknown();
+    message.decoder.decode(&message.preamble, &message.payload).expect("a valid message");
+    message
+}
+
+#[library_benchmark(config = at_most(5_100))]
+#[bench::two_tensors(layout())]
+fn encode(layout: MessageLayout) -> usize {
+    let encoded = encode_layout(black_box(&layout)).expect("encodable");
+    let len = encoded.len();
+    // Dropping is not what is counted.
+    std::mem::forget((encoded, layout));
+    len
+}
+
+#[library_benchmark(config = at_most(92))]
+#[bench::two_tensors(unknown())]
+fn check_preamble(message: Message) -> (Parts, Message) {
+    let parts = black_box(&message.preamble).check(message.payload.len()).expect("valid");
+    (parts, message)
+}
+
+#[library_benchmark]
+#[bench::layout_known(args = (known()), config = at_most(260))]
+#[bench::layout_validated(args = (unknown()), config = at_most(3_400))]
+fn decode(mut message: Message) -> (Decoded, Message) {
+    let decoded = message.decoder.decode(black_box(&message.preamble), black_box(&message.payload)).expect("valid");
+    (decoded, message)
+}
+
+/// A topic whose two ports have met: the first message was received.
+struct Topic {
+    publisher: Publisher,
+    subscriber: Subscriber,
+    _bus: Bus,
+    _directory: TempDir,
+}
+
+const SHAPE: [usize; 3] = [480, 640, 3];
+
+fn topic() -> Topic {
+    let directory = scratch().expect("a directory");
+    let bus = Bus::builder().session("i").directory(directory.path()).open().expect("a bus");
+    let subscriber = bus.topic("t").subscriber().expect("a subscriber");
+    let publisher = bus.topic("t").slot_bytes(SHAPE.iter().product()).publisher().expect("a publisher");
+    let topic = Topic { publisher, subscriber, _bus: bus, _directory: directory };
+    for _ in 0..8 {
+        hand_over(&topic);
+    }
+    topic
+}
+
+fn hand_over(topic: &Topic) {
+    let mut tensor = topic.publisher.loan(Dtype::U8, &SHAPE).expect("a slot");
+    tensor.view_mut::<u8>().expect("bytes")[0] = 7;
+    tensor.publish().expect("delivered");
+    let message = topic.subscriber.try_recv().expect("a sound port").expect("a message");
+    black_box(message.first().view::<u8>().expect("bytes")[0]);
+}
+
+#[library_benchmark(config = at_most(7_000))]
+#[bench::frame(args = (topic()), teardown = drop)]
+fn loan_publish_receive_drop(topic: Topic) -> Topic {
+    hand_over(black_box(&topic));
+    topic
+}
+
+// What a receiver that spins does over and over: the less it takes, the sooner it sees a message.
+#[library_benchmark(config = at_most(4_500))]
+#[bench::frame(args = (topic()), teardown = drop)]
+fn receive_nothing(topic: Topic) -> Topic {
+    assert!(black_box(&topic.subscriber).try_recv().expect("a sound port").is_none());
+    topic
+}
+
+library_benchmark_group!(name = format, benchmarks = [encode, check_preamble, decode]);
+library_benchmark_group!(name = ports, benchmarks = [loan_publish_receive_drop, receive_nothing]);
+main!(library_benchmark_groups = [format, ports]);

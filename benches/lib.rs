@@ -1,0 +1,14 @@
+//! What the benchmarks share. None of them asserts a time: figures of one run are compared with each other only.
+//!
+//! | command | what it shows |
+//! |---|---|
+//! | `cargo bench -p tensorbus-benches --bench handover` | latency between two processes, beside raw iceoryx2 and the machine's floor |
+//! | `cargo bench -p tensorbus-benches --bench throughput` | all bytes written and read, beside a plain shared mapping |
+//! | `cargo bench -p tensorbus-benches --bench calls` | nanoseconds of single calls in one process |
+//! | `cargo bench -p tensorbus-benches --bench instructions` | instruction counts, with limits that fail |
+
+pub mod floor;
+pub mod messages;
+pub mod peer;
+pub mod raw;
+pub mod rounds;

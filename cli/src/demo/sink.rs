@@ -1,0 +1,68 @@
+//! The sink: compares what the model saw with what the camera drew.
+
+use anyhow::ensure;
+use tensorbus::Bus;
+
+use super::digits::CLASSES;
+use super::lifeline::Lifeline;
+use super::node::NodeOptions;
+use super::pipeline::{self, Tag};
+use super::tally::Tally;
+
+pub(super) fn run(options: &NodeOptions, lifeline: &Lifeline) -> anyhow::Result<()> {
+    let bus = Bus::open()?;
+    // The labels come from preprocess, as the second subscriber of its batches: the model has no use for them.
+    let batches = pipeline::batches(&bus, &options.demo).subscriber()?;
+    let logits = pipeline::logits(&bus, &options.demo).subscriber()?;
+    let mut tally = Tally::new(bus.directory());
+
+    if !lifeline.ready() {
+        return Ok(());
+    }
+    while let Some(result) = lifeline.recv(&logits)? {
+        tally.hop(&result)?;
+        let tag = Tag::of(&result)?;
+        let Some(batch) = lifeline.recv(&batches)? else { break };
+        tally.received(&batch)?;
+        let shown = Tag::of(&batch)?;
+        ensure!(shown == tag, "logits of frame {} came with the labels of frame {}", tag.frame, shown.frame);
+        let (result, labels) = (result.tensor("logits")?, batch.tensor("labels")?);
+        let (values, labels) = (result.view::<f32>()?, labels.view::<u8>()?);
+        ensure!(values.len() == labels.len() * CLASSES, "{} logits for {} labels", values.len(), labels.len());
+        tally.compared(labels.len(), recognised(values, labels));
+        tally.frame_done();
+        lifeline.progress(tag.frame + 1);
+        if tag.last {
+            lifeline.report(tally.finish(&[&batches, &logits], None));
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// How many digits have the greatest of their logits where their label says.
+fn recognised(logits: &[f32], labels: &[u8]) -> usize {
+    let pairs = logits.chunks_exact(CLASSES).zip(labels);
+    pairs.filter(|(values, label)| greatest(values) == Some(usize::from(**label))).count()
+}
+
+fn greatest(values: &[f32]) -> Option<usize> {
+    let (index, _) = values.iter().enumerate().max_by(|(_, a), (_, b)| a.total_cmp(b))?;
+    Some(index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_what_was_recognised() {
+        let mut logits = [0.0; 3 * CLASSES];
+        logits[7] = 1.0;
+        logits[CLASSES + 2] = -1.0;
+        logits[CLASSES + 3] = 0.5;
+        logits[2 * CLASSES + 9] = 2.0;
+        assert_eq!(recognised(&logits, &[7, 2, 9]), 2);
+        assert_eq!(recognised(&[], &[]), 0);
+    }
+}

@@ -1,0 +1,15 @@
+//! The bus across processes: real processes, real SIGKILL. Each test has a session of its own and a watchdog.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+mod support;
+
+mod death;
+mod fork;
+mod hostile;
+mod isolation;
+mod lifetimes;
+mod limits;
+mod messages;
+mod overflow;
+mod pools;
+mod waiting;

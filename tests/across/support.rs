@@ -1,0 +1,181 @@
+//! Sessions of their own, child processes, a watchdog.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use tensorbus::Bus;
+
+/// Long enough for a loaded machine; what takes longer hangs.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// A session that only this test uses. Dropping it checks that nothing of it is left.
+pub(crate) struct Session {
+    pub(crate) name: String,
+    _watchdog: Watchdog,
+}
+
+impl Session {
+    pub(crate) fn new() -> Self {
+        let name = format!("t{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        Self { name, _watchdog: Watchdog::start() }
+    }
+
+    pub(crate) fn bus(&self) -> Bus {
+        Bus::builder().session(&self.name).open().expect("bus")
+    }
+
+    /// Starts a child in this session that plays `role`.
+    pub(crate) fn node(&self, role: &str, args: &[&str]) -> Node {
+        self.start(self.command(role, args))
+    }
+
+    pub(crate) fn command(&self, role: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_node"));
+        command.arg(role).args(args).env("TENSORBUS_SESSION", &self.name);
+        command
+    }
+
+    pub(crate) fn start(&self, mut command: Command) -> Node {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("node starts");
+        let stdin = child.stdin.take();
+        let stdout = child.stdout.take().expect("piped");
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines() {
+                let Ok(line) = line else { return };
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Node { child, stdin, lines }
+    }
+
+    pub(crate) fn directory(&self) -> PathBuf {
+        let user = rustix::process::geteuid().as_raw();
+        Bus::default_directory().join(format!("tb-{user}-{}", self.name))
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = std::fs::remove_dir_all(self.directory());
+            return;
+        }
+        assert!(!self.directory().exists(), "{} is left behind", self.directory().display());
+    }
+}
+
+/// A child process. Killed when dropped.
+pub(crate) struct Node {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    lines: Receiver<String>,
+}
+
+impl Node {
+    /// The next line that the child prints.
+    pub(crate) fn line(&self) -> String {
+        match self.lines.recv_timeout(PATIENCE) {
+            Ok(line) => line,
+            Err(RecvTimeoutError::Timeout) => panic!("the child says nothing"),
+            Err(RecvTimeoutError::Disconnected) => panic!("the child ended without a word"),
+        }
+    }
+
+    pub(crate) fn expect(&self, line: &str) {
+        assert_eq!(self.line(), line);
+    }
+
+    pub(crate) fn tell(&mut self, line: &str) {
+        let stdin = self.stdin.as_mut().expect("stdin is open");
+        writeln!(stdin, "{line}").expect("the child reads");
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("kill");
+        self.child.wait().expect("wait");
+    }
+
+    /// Lets the child go to its end.
+    pub(crate) fn end(mut self) -> ExitStatus {
+        self.stdin = None;
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("wait") {
+                return status;
+            }
+            assert!(start.elapsed() < PATIENCE, "the child does not end");
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Ends the test process when a test hangs, and says which.
+struct Watchdog {
+    _done: Sender<()>,
+}
+
+impl Watchdog {
+    fn start() -> Self {
+        let (done, ended) = channel::<()>();
+        let test = std::thread::current().name().unwrap_or("a test").to_owned();
+        std::thread::spawn(move || {
+            if ended.recv_timeout(3 * PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("watchdog: {test} hangs; the test process is ended");
+                std::process::abort();
+            }
+        });
+        Self { _done: done }
+    }
+}
+
+/// Looks until something is so, within the patience that a hang would exceed.
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < PATIENCE, "never came true: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// A small generator for seeded tests (SplitMix64, Steele et al. 2014, doi 10.1145/2714064.2660195).
+pub(crate) struct Random(u64);
+
+impl Random {
+    /// Seeded by `TENSORBUS_SEED` or the clock; the seed is printed.
+    pub(crate) fn seeded() -> Self {
+        let seed = std::env::var("TENSORBUS_SEED")
+            .ok()
+            .and_then(|seed| seed.parse().ok())
+            .unwrap_or_else(|| std::time::SystemTime::UNIX_EPOCH.elapsed().expect("clock").as_nanos() as u64);
+        println!("seed: TENSORBUS_SEED={seed}");
+        Self(seed)
+    }
+
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+}

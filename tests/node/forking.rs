@@ -1,0 +1,70 @@
+//! What happens to the parent's ports when it is forked without exec.
+
+use std::time::Duration;
+
+use tensorbus::prelude::*;
+
+use super::say;
+
+/// Forks; the child drops all it inherited and exits as any program does. The parent's ports go on.
+pub(crate) fn fork_and_exit() -> anyhow::Result<()> {
+    let bus = Bus::open()?;
+    let subscriber = bus.topic("numbers").subscriber()?;
+    let publisher = bus.topic("numbers").publisher()?;
+    publisher.publish_copy(&[7u32], &[1])?;
+    let held = subscriber.recv(Duration::from_secs(10))?;
+    let loan = publisher.loan(Dtype::U32, &[1])?;
+    // SAFETY: this process has one thread; the child only drops values and exits.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        drop((loan, held, publisher, subscriber, bus));
+        std::process::exit(0);
+    }
+    anyhow::ensure!(wait_for(child)? == 0, "the child failed");
+    loan.publish()?;
+    for number in 0..100u32 {
+        publisher.publish_copy(&[number], &[1])?;
+        let message = subscriber.recv(Duration::from_secs(10))?;
+        anyhow::ensure!(message.lost() == 0);
+    }
+    anyhow::ensure!(held.first().view::<u32>()? == [7]);
+    anyhow::ensure!(bus.topics()?.len() == 1, "the topic is still there");
+    drop((held, publisher, subscriber));
+    say("parent goes on");
+    Ok(())
+}
+
+/// Forks; the child gets an error from every call, and opens a bus of its own.
+pub(crate) fn fork_and_use() -> anyhow::Result<()> {
+    let bus = Bus::open()?;
+    let subscriber = bus.topic("numbers").subscriber()?;
+    let publisher = bus.topic("numbers").publisher()?;
+    let mut loan = publisher.loan(Dtype::U32, &[1])?;
+    // SAFETY: this process has one thread; the child uses no lock that another thread could hold.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let forked = |text: String| text.contains("forked");
+        let refused = forked(publisher.publish_copy(&[1u32], &[1]).unwrap_err().to_string())
+            && forked(subscriber.try_recv().unwrap_err().to_string())
+            && forked(subscriber.recv(Duration::from_secs(1)).unwrap_err().to_string())
+            && forked(loan.view_mut::<u32>().unwrap_err().to_string())
+            && forked(loan.publish().unwrap_err().to_string())
+            && forked(bus.topic("other").subscriber().unwrap_err().to_string())
+            && forked(bus.remove_dead().unwrap_err().to_string());
+        let own = Bus::open().is_ok_and(|bus| bus.topic("numbers").publisher().is_ok());
+        std::process::exit(if refused && own { 0 } else { 1 });
+    }
+    anyhow::ensure!(wait_for(child)? == 0, "the child was not refused, or could not open a bus of its own");
+    loan.publish()?;
+    subscriber.recv(Duration::from_secs(10))?;
+    say("parent goes on");
+    Ok(())
+}
+
+fn wait_for(child: libc::pid_t) -> anyhow::Result<i32> {
+    let mut status = 0;
+    // SAFETY: `child` is a child of this process; the pointer is valid for the call.
+    let waited = unsafe { libc::waitpid(child, &mut status, 0) };
+    anyhow::ensure!(waited == child, "waitpid failed");
+    Ok(status)
+}

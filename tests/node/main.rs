@@ -1,0 +1,208 @@
+//! The children of the tests: each role is one process's part. Lines on stdout tell the parent how far it is; a line
+//! on stdin lets it go on, the end of stdin ends it.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+mod forking;
+mod hostile;
+
+use std::io::BufRead;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tensorbus::prelude::*;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn main() -> anyhow::Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let role = args.first().context("a role")?;
+    let number = |index: usize| -> anyhow::Result<usize> {
+        args.get(index).context("an argument is missing")?.parse().context("not a number")
+    };
+    match role.as_str() {
+        "publish" => publish(number(1)?, number(2)?),
+        "publish-for-ever" => publish_for_ever(),
+        "hold-loan" => hold_loan(),
+        "subscribe-and-hold" => subscribe_and_hold(),
+        "echo" => echo(number(1)?),
+        "maps" => maps(),
+        "join" => join(),
+        "signals" => signals(),
+        "few-descriptors" => few_descriptors(number(1)?),
+        "big-pool" => big_pool(args.get(1).context("a directory")?, number(2)?, number(3)?),
+        "fork-and-exit" => forking::fork_and_exit(),
+        "fork-and-use" => forking::fork_and_use(),
+        "hostile" => hostile::run(),
+        other => bail!("no role {other}"),
+    }
+}
+
+fn say(line: impl std::fmt::Display) {
+    println!("{line}");
+}
+
+/// Waits for the parent: false when it closed stdin.
+fn told() -> bool {
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line).is_ok_and(|read| read > 0)
+}
+
+fn pattern(sequence: usize, len: usize) -> Vec<u32> {
+    (0..len as u32).map(|i| i.wrapping_mul(2_654_435_761).wrapping_add(sequence as u32)).collect()
+}
+
+/// Publishes `count` messages of `len` numbers when told, then waits for the end.
+fn publish(count: usize, len: usize) -> anyhow::Result<()> {
+    let bus = Bus::open()?;
+    let publisher = bus.topic("numbers").slot_bytes(len * 4).overflow(Overflow::Block(PATIENCE)).publisher()?;
+    say("ready");
+    told();
+    for sequence in 0..count {
+        let mut tensor = publisher.loan(Dtype::U32, &[len])?;
+        tensor.view_mut::<u32>()?.copy_from_slice(&pattern(sequence, len));
+        tensor.metadata_mut().set("n", sequence as i64);
+        tensor.publish()?;
+    }
+    say("published");
+    told();
+    Ok(())
+}
+
+/// Joins, makes ports, publishes, leaves, and again, until it is killed.
+fn publish_for_ever() -> anyhow::Result<()> {
+    say("ready");
+    loop {
+        let bus = Bus::open()?;
+        let subscriber = bus.topic("numbers").subscriber()?;
+        let publisher = bus.topic("numbers").slot_bytes(64 * 1024).publisher()?;
+        for sequence in 0..50 {
+            let mut tensor = publisher.loan(Dtype::U32, &[256])?;
+            tensor.view_mut::<u32>()?.copy_from_slice(&pattern(sequence, 256));
+            tensor.publish()?;
+            let _ = subscriber.try_recv()?;
+        }
+    }
+}
+
+/// Loans a slot, writes half of it, and waits to be killed.
+fn hold_loan() -> anyhow::Result<()> {
+    let bus = Bus::open()?;
+    let publisher = bus.topic("numbers").publisher()?;
+    publisher.publish_copy(&[1u32, 2, 3], &[3])?;
+    let mut tensor = publisher.loan(Dtype::U32, &[3])?;
+    tensor.view_mut::<u32>()?[0] = 666;
+    say("holding");
+    told();
+    drop(tensor);
+    Ok(())
+}
+
+/// Subscribes, takes as many messages as it may hold, and keeps them.
+fn subscribe_and_hold() -> anyhow::Result<()> {
+    let bus = Bus::open()?;
+    let subscriber = bus.topic("numbers").subscriber()?;
+    say("ready");
+    let held: Vec<Message> = (0..4).map(|_| subscriber.recv(PATIENCE)).collect::<Result<_, _>>()?;
+    say("holding");
+    told();
+    drop(held);
+    Ok(())
+}
+
+/// Answers each of `count` messages on `ping` with the same number on `pong`, asleep in between.
+fn echo(count: usize) -> anyhow::Result<()> {
+    let bus = Bus::open()?;
+    let ping = bus.topic("ping").spin(Duration::ZERO).subscriber()?;
+    let pong = bus.topic("pong").slot_bytes(8).publisher()?;
+    say("ready");
+    for _ in 0..count {
+        let message = ping.recv(PATIENCE)?;
+        pong.publish_copy(message.first().view::<u64>()?, &[1])?;
+    }
+    told();
+    Ok(())
+}
+
+/// Receives one message and prints how the memory it lies in is mapped.
+fn maps() -> anyhow::Result<()> {
+    let bus = Bus::open()?;
+    let subscriber = bus.topic("numbers").subscriber()?;
+    say("ready");
+    let message = subscriber.recv(PATIENCE)?;
+    let address = message.first().bytes().as_ptr() as usize;
+    let maps = std::fs::read_to_string("/proc/self/maps")?;
+    let line = maps
+        .lines()
+        .find(|line| {
+            let (start, rest) = line.split_once('-').unwrap_or_default();
+            let end = rest.split(' ').next().unwrap_or_default();
+            let number = |text| usize::from_str_radix(text, 16).unwrap_or_default();
+            (number(start)..number(end)).contains(&address)
+        })
+        .context("the tensor lies in no mapping")?;
+    say(line);
+    told();
+    Ok(())
+}
+
+/// Is a member of the session until it is told to leave.
+fn join() -> anyhow::Result<()> {
+    let _bus = Bus::open()?;
+    say("joined");
+    told();
+    Ok(())
+}
+
+/// Prints whether a bus leaves the process's signal handlers alone.
+fn signals() -> anyhow::Result<()> {
+    let bus = Bus::open()?;
+    let _subscriber = bus.topic("numbers").subscriber()?;
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        // SAFETY: zeroed is a valid `sigaction`, which the next call fills.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        // SAFETY: asks for the present action only; the pointer is valid for the call.
+        let result = unsafe { libc::sigaction(signal, std::ptr::null(), &mut action) };
+        anyhow::ensure!(result == 0, "sigaction failed");
+        say(if action.sa_sigaction == libc::SIG_DFL { "default" } else { "changed" });
+    }
+    Ok(())
+}
+
+/// Opens topics with so few file descriptors that it must fail, and prints how.
+fn few_descriptors(limit: usize) -> anyhow::Result<()> {
+    let bus = Bus::open()?;
+    let rlimit = rustix::process::Rlimit { current: Some(limit as u64), maximum: Some(limit as u64) };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, rlimit)?;
+    let mut kept = Vec::new();
+    for number in 0..limit {
+        let topic = bus.topic(&format!("topic-{number}"));
+        match topic.clone().publisher().and_then(|publisher| Ok((publisher, topic.subscriber()?))) {
+            Ok(ports) => kept.push(ports),
+            Err(error) => {
+                say(format!("error: {error}"));
+                return Ok(());
+            }
+        }
+    }
+    say("no error");
+    Ok(())
+}
+
+/// Makes a pool in a directory of the parent's choice and prints what became of it.
+fn big_pool(directory: &str, slots: usize, slot_bytes: usize) -> anyhow::Result<()> {
+    let bus = Bus::builder().directory(directory).session("pool").open()?;
+    match bus.topic("numbers").slots(slots).slot_bytes(slot_bytes).publisher() {
+        Ok(publisher) => {
+            for _ in 0..2 * slots {
+                let mut tensor = publisher.loan(Dtype::U8, &[slot_bytes])?;
+                tensor.view_mut::<u8>()?.fill(1);
+                tensor.publish()?;
+            }
+            say("written");
+        }
+        Err(error) => say(format!("error: {error}")),
+    }
+    drop(bus);
+    say(format!("left: {}", std::fs::read_dir(directory)?.count()));
+    Ok(())
+}

@@ -1,0 +1,184 @@
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::session::{self, DEFAULT_SESSION, SESSION_VARIABLE, Session, SessionError, SessionFacts};
+use super::topics::{self, TopicInfo};
+use crate::port::{Node, NodeError, TopicError};
+use crate::topic::TopicBuilder;
+
+/// This process's place in a session: where topics are opened. Cheap to clone; all clones are one member.
+///
+/// A session is one isolated bus on one machine: a directory of mode 0700 that holds every shared object of its
+/// members. Programs of one user that name the same session see each other's topics, all others do not. The last
+/// member that leaves removes the directory; if all were killed, the next one that enters clears it first.
+///
+/// Publishers, subscribers and received tensors keep the bus open, in whatever order they are dropped.
+///
+/// A bus does not survive `fork()`: in the child every call gives an error, and dropping does nothing to the parent.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use tensorbus_transport::{Bus, Dtype};
+///
+/// let bus = Bus::builder().session("doc-bus").open()?;
+/// let subscriber = bus.topic("numbers").subscriber()?;
+/// let publisher = bus.topic("numbers").publisher()?;
+///
+/// let mut numbers = publisher.loan(Dtype::F32, &[2, 2])?;
+/// numbers.view_mut::<f32>()?.copy_from_slice(&[1.0, 2.0, 3.0, 4.0]);
+/// numbers.publish()?;
+///
+/// let message = subscriber.recv(Duration::from_secs(1))?;
+/// assert_eq!(message.first().view::<f32>()?, [1.0, 2.0, 3.0, 4.0]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Bus {
+    inner: Arc<BusInner>,
+}
+
+/// Dropped in the order of its fields: the node leaves while the session is still held.
+#[derive(Debug)]
+pub(crate) struct BusInner {
+    pub(crate) node: Node,
+    session: Session,
+}
+
+/// Settings of a [`Bus`].
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct BusBuilder {
+    session: Option<String>,
+    directory: Option<PathBuf>,
+}
+
+/// What [`Bus::remove_dead`] did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct CleanedUp {
+    /// Dead processes whose objects were removed.
+    pub removed: usize,
+    /// Dead processes whose objects could not be removed; another process may be at it.
+    pub failed: usize,
+}
+
+impl Bus {
+    /// Joins the session that the environment variable `TENSORBUS_SESSION` names, or the session `default`.
+    ///
+    /// # Errors
+    /// [`SessionError`] if the session cannot be joined.
+    pub fn open() -> Result<Self, SessionError> {
+        Self::builder().open()
+    }
+
+    /// A bus with settings of its own.
+    pub fn builder() -> BusBuilder {
+        BusBuilder::default()
+    }
+
+    /// The topic of this name, to be opened with settings. Nothing happens before a port is made.
+    pub fn topic(&self, name: &str) -> TopicBuilder {
+        TopicBuilder::new(self.inner.clone(), name)
+    }
+
+    /// Name of the session.
+    pub fn session(&self) -> &str {
+        self.inner.session.name()
+    }
+
+    /// The directory that holds everything of the session.
+    pub fn directory(&self) -> &Path {
+        self.inner.session.directory()
+    }
+
+    /// Removes what killed processes left in the session: their ports, pools and registrations.
+    ///
+    /// Happens by itself whenever a process joins or leaves. A process that runs for long among others that may be
+    /// killed calls it now and then.
+    ///
+    /// # Errors
+    /// [`SessionError`] if the session cannot be looked at.
+    pub fn remove_dead(&self) -> Result<CleanedUp, SessionError> {
+        let (removed, failed) = self.inner.node.remove_dead().map_err(|error| self.inner.error(error))?;
+        Ok(CleanedUp { removed, failed })
+    }
+
+    /// The topics of the session, by name.
+    ///
+    /// # Errors
+    /// [`TopicError`] if the session cannot be looked at.
+    pub fn topics(&self) -> Result<Vec<TopicInfo>, TopicError> {
+        topics::list(&self.inner.node)
+    }
+
+    /// Process ids of the session's living members, this one included, and of dead ones not yet cleaned up.
+    ///
+    /// # Errors
+    /// [`SessionError`] if the session cannot be looked at.
+    pub fn members(&self) -> Result<(Vec<u32>, Vec<u32>), SessionError> {
+        self.inner.node.members().map_err(|error| self.inner.error(error))
+    }
+
+    /// Sessions of this user on this machine, those left by dead processes included.
+    ///
+    /// # Errors
+    /// If the directory of sessions cannot be read.
+    pub fn sessions() -> std::io::Result<Vec<SessionFacts>> {
+        session::sessions(&session::default_base())
+    }
+
+    /// The directory that sessions lie in by default: `/dev/shm`, or that for temporary files where there is none.
+    pub fn default_directory() -> PathBuf {
+        session::default_base()
+    }
+}
+
+impl BusBuilder {
+    /// Name of the session. Default: the environment variable `TENSORBUS_SESSION`, else `default`.
+    pub fn session(mut self, name: &str) -> Self {
+        self.session = Some(name.to_owned());
+        self
+    }
+
+    /// Directory that the session's directory is made in. Default: `/dev/shm`.
+    pub fn directory(mut self, base: impl Into<PathBuf>) -> Self {
+        self.directory = Some(base.into());
+        self
+    }
+
+    /// Joins the session.
+    ///
+    /// # Errors
+    /// [`SessionError`] if the name is not legal, the directory is not private, or the system refuses.
+    pub fn open(self) -> Result<Bus, SessionError> {
+        let name = self
+            .session
+            .or_else(|| std::env::var(SESSION_VARIABLE).ok().filter(|name| !name.is_empty()))
+            .unwrap_or_else(|| DEFAULT_SESSION.to_owned());
+        let base = self.directory.unwrap_or_else(session::default_base);
+        let session = Session::enter(&base, &name)?;
+        let node = Node::join(session.directory()).map_err(|error| session_error(session.directory(), error))?;
+        Ok(Bus { inner: Arc::new(BusInner { node, session }) })
+    }
+}
+
+impl BusInner {
+    pub(crate) fn is_ours(&self) -> bool {
+        self.session.is_ours()
+    }
+
+    fn error(&self, error: NodeError) -> SessionError {
+        session_error(self.session.directory(), error)
+    }
+}
+
+fn session_error(directory: &Path, error: NodeError) -> SessionError {
+    let path = directory.to_owned();
+    match error {
+        NodeError::PathTooLong => SessionError::PathTooLong { path },
+        NodeError::Forked => SessionError::Forked,
+        NodeError::Failed(reason) => SessionError::Failed { path, reason },
+    }
+}

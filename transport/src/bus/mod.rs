@@ -1,0 +1,12 @@
+//! A session and this process's place in it.
+
+mod capabilities;
+mod handle;
+mod session;
+mod topics;
+
+pub use capabilities::{Capabilities, ResourceLimit, SharedMemory};
+pub(crate) use handle::BusInner;
+pub use handle::{Bus, BusBuilder, CleanedUp};
+pub use session::{DEFAULT_SESSION, MAX_SESSION_NAME, SESSION_VARIABLE, SessionError, SessionFacts};
+pub use topics::{PoolInfo, TopicInfo};

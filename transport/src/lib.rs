@@ -1,0 +1,46 @@
+//! Tensors on the bus: written once in shared memory, read where they lie by any number of processes.
+//!
+//! This crate is the lowest layer of [tensorbus]: sessions, topics, publishers, subscribers and tensors. It is the only
+//! one that knows iceoryx2, and the one that holds the unsafe code. [`Bus`] shows how it is used.
+//!
+//! [tensorbus]: https://docs.rs/tensorbus
+
+#[cfg(feature = "tokio")]
+mod async_subscriber;
+mod bus;
+mod element;
+#[doc(hidden)]
+pub mod layout;
+mod loan;
+mod message;
+mod os;
+mod peers;
+mod pool;
+mod port;
+mod publisher;
+mod subscriber;
+mod topic;
+mod view;
+#[doc(hidden)]
+pub mod wire;
+
+#[cfg(feature = "tokio")]
+pub use async_subscriber::AsyncSubscriber;
+pub use bus::{
+    Bus, BusBuilder, Capabilities, CleanedUp, DEFAULT_SESSION, MAX_SESSION_NAME, PoolInfo, ResourceLimit,
+    SESSION_VARIABLE, SessionError, SessionFacts, SharedMemory, TopicInfo,
+};
+pub use element::Element;
+pub use layout::{
+    ALIGNMENT, DEFAULT_TENSOR_NAME, Dtype, DtypeCode, DtypeError, LayoutError, MAX_LAYOUT_BYTES, MAX_METADATA_BYTES,
+    MAX_METADATA_ENTRIES, MAX_METADATA_KEY_BYTES, MAX_NAME_BYTES, MAX_RANK, MAX_TENSORS, TensorLayout, TensorSpec,
+};
+pub use loan::{MessageMut, TensorMut, TensorViewMut};
+pub use message::{Message, Tensor};
+pub use pool::{MemoryFacts, PoolError};
+pub use port::{Overflow, TopicError, TopicSettings};
+pub use publisher::{LoanError, PublishError, Publisher, PublisherStats};
+pub use subscriber::{ReceiveError, Subscriber, SubscriberStats};
+pub use topic::{DEFAULT_SPIN, TopicBuilder};
+pub use view::ViewError;
+pub use wire::{DecodeError, EncodeError, Metadata, Value, WIRE_VERSION};

@@ -1,0 +1,200 @@
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::element::Element;
+use crate::layout::{Dtype, MessageLayout, TensorLayout};
+use crate::os::monotonic_ns;
+use crate::port::Received;
+use crate::subscriber::Core;
+use crate::view::{self, ViewError};
+use crate::wire::Metadata;
+
+/// A received message: one or several named tensors, read where they lie in shared memory.
+///
+/// Cheap to clone. Its slot is given back when the last clone, and the last [`Tensor`] of it, is dropped; until then its
+/// bytes stay, whatever becomes of subscriber, bus, and the publisher's process.
+#[derive(Clone)]
+pub struct Message {
+    inner: Arc<Inner>,
+}
+
+/// One tensor of a [`Message`], which it keeps.
+#[derive(Clone)]
+pub struct Tensor {
+    message: Message,
+    index: usize,
+}
+
+/// Dropped in the order of its fields: the slot goes back while its subscriber is still registered.
+pub(crate) struct Inner {
+    received: Received,
+    slot_bytes: usize,
+    data: Range<usize>,
+    layout: Arc<MessageLayout>,
+    metadata: Metadata,
+    lost: u64,
+    _subscriber: Arc<Core>,
+}
+
+impl Message {
+    /// `data` and `layout` come from a decoder that was given exactly `received`'s payload.
+    pub(crate) fn new(
+        received: Received,
+        slot_bytes: usize,
+        decoded: crate::wire::Decoded,
+        lost: u64,
+        subscriber: Arc<Core>,
+    ) -> Self {
+        let inner = Inner {
+            received,
+            slot_bytes,
+            data: decoded.data,
+            layout: decoded.layout,
+            metadata: decoded.metadata,
+            lost,
+            _subscriber: subscriber,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The first tensor; every message has one.
+    pub fn first(&self) -> Tensor {
+        Tensor { message: self.clone(), index: 0 }
+    }
+
+    /// The tensor of this name.
+    ///
+    /// # Errors
+    /// [`ViewError::NoSuchTensor`] if there is none.
+    pub fn tensor(&self, name: &str) -> Result<Tensor, ViewError> {
+        match self.inner.layout.position(name) {
+            Some(index) => Ok(Tensor { message: self.clone(), index }),
+            None => Err(ViewError::NoSuchTensor {
+                name: name.to_owned(),
+                present: self.inner.layout.tensors().iter().map(|tensor| tensor.name.clone()).collect(),
+            }),
+        }
+    }
+
+    /// All tensors, in the publisher's order.
+    pub fn tensors(&self) -> impl ExactSizeIterator<Item = Tensor> + '_ {
+        (0..self.inner.layout.tensors().len()).map(|index| Tensor { message: self.clone(), index })
+    }
+
+    /// Metadata that the publisher added.
+    pub fn metadata(&self) -> &Metadata {
+        &self.inner.metadata
+    }
+
+    /// Number of the message, counted by its publisher from 0.
+    pub fn sequence(&self) -> u64 {
+        self.inner.received.preamble.sequence
+    }
+
+    /// Messages of this publisher that this subscriber missed since the one it received before; 0 for the first.
+    pub fn lost(&self) -> u64 {
+        self.inner.lost
+    }
+
+    /// Identifies the publisher: unique on this machine while it lives.
+    pub fn publisher(&self) -> u128 {
+        self.inner.received.publisher
+    }
+
+    /// When it was published, in nanoseconds of the machine's monotonic clock (`CLOCK_MONOTONIC`).
+    pub fn publish_time_ns(&self) -> u64 {
+        self.inner.received.preamble.publish_time_ns
+    }
+
+    /// When the content came to be, in nanoseconds since the Unix epoch, if the publisher said so.
+    pub fn source_time_ns(&self) -> Option<u64> {
+        Some(self.inner.received.preamble.source_time_ns).filter(|&time| time != 0)
+    }
+
+    /// Time since it was published; zero if its time lies in the future.
+    pub fn age(&self) -> Duration {
+        Duration::from_nanos(monotonic_ns().saturating_sub(self.publish_time_ns()))
+    }
+
+    fn data(&self) -> &[u8] {
+        // The range was checked against this payload when the message came; both are as they were.
+        self.inner
+            .received
+            .payload(self.inner.slot_bytes)
+            .and_then(|payload| payload.get(self.inner.data.clone()))
+            .unwrap_or_default()
+    }
+}
+
+impl Tensor {
+    /// The message it belongs to.
+    pub fn message(&self) -> &Message {
+        &self.message
+    }
+
+    /// Name, unique in its message.
+    pub fn name(&self) -> &str {
+        &self.layout().name
+    }
+
+    /// Type of the elements.
+    pub fn dtype(&self) -> Dtype {
+        self.layout().dtype
+    }
+
+    /// Size of each dimension; empty for a scalar.
+    pub fn shape(&self) -> &[usize] {
+        &self.layout().shape
+    }
+
+    /// Step of each dimension, in elements.
+    pub fn strides(&self) -> &[isize] {
+        &self.layout().strides
+    }
+
+    /// What it is and where it lies.
+    pub fn layout(&self) -> &TensorLayout {
+        &self.message.inner.layout.tensors()[self.index]
+    }
+
+    /// Its bytes in shared memory, from the first element to the end of the last one; aligned to 64.
+    pub fn bytes(&self) -> &[u8] {
+        let layout = self.layout();
+        self.message.data().get(layout.offset..layout.offset + layout.len).unwrap_or_default()
+    }
+
+    /// The elements in row-major order, where they lie.
+    ///
+    /// # Errors
+    /// [`ViewError`] if they are of another type, or not dense in row-major order.
+    pub fn view<T: Element>(&self) -> Result<&[T], ViewError> {
+        view::slice(self.layout(), self.bytes())
+    }
+
+    /// The elements as an array with the tensor's shape and strides, where they lie.
+    ///
+    /// # Errors
+    /// [`ViewError`] if they are of another type.
+    #[cfg(feature = "ndarray")]
+    pub fn array_view<T: Element>(&self) -> Result<ndarray::ArrayViewD<'_, T>, ViewError> {
+        view::array(self.layout(), self.bytes())
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("sequence", &self.sequence())
+            .field("tensors", &self.inner.layout.tensors())
+            .field("metadata", self.metadata())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.layout().fmt(f)
+    }
+}

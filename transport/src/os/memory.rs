@@ -1,0 +1,57 @@
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+use rustix::mm::Advice;
+
+/// Bytes of a memory page.
+fn page_size() -> usize {
+    rustix::param::page_size()
+}
+
+/// Makes the file system promise the file's whole length now: `ENOSPC` here instead of SIGBUS at some later write.
+///
+/// A file system that cannot promise (`EOPNOTSUPP`) is not an error; it is one where admission was all that can be done.
+pub(crate) fn reserve(path: &Path) -> io::Result<()> {
+    let file = File::options().write(true).open(path)?;
+    let len = file.metadata()?.len();
+    loop {
+        match rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, len) {
+            Ok(()) | Err(Errno::OPNOTSUPP) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// Puts writable pages behind the bytes, so that the first write to them is as fast as any other.
+pub(crate) fn populate_write(bytes: &mut [u8]) -> io::Result<()> {
+    let page = page_size();
+    let range = bytes.as_mut_ptr_range();
+    let start = range.start.map_addr(|address| address & !(page - 1));
+    let len = (range.end.addr() - start.addr()).next_multiple_of(page);
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    // Where the mount allows huge pages on request (`huge=advise`) this is the request; elsewhere it changes nothing.
+    // SAFETY: the advice changes no content. The range covers only pages that `bytes` lies in, all of them mapped.
+    let _ = unsafe { rustix::mm::madvise(start.cast(), len, Advice::LinuxHugepage) };
+    loop {
+        // SAFETY: populating changes no content. The range covers only pages that `bytes` lies in, all of them mapped.
+        match unsafe { rustix::mm::madvise(start.cast(), len, Advice::LinuxPopulateWrite) } {
+            Ok(()) => return Ok(()),
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            // A kernel before 5.14: touch one byte of each page instead.
+            Err(Errno::INVAL) => break,
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    for byte in bytes.iter_mut().step_by(page) {
+        let byte = std::ptr::from_mut(byte);
+        // SAFETY: the pointer comes from a live reference; volatile keeps the compiler from dropping the write.
+        unsafe { byte.write_volatile(0) };
+    }
+    Ok(())
+}

@@ -1,0 +1,9 @@
+//! What the operating system is asked for: fork detection, clock, memory. Knows nothing of tensors or of iceoryx2.
+
+mod clock;
+mod fork;
+mod memory;
+
+pub(crate) use clock::{Deadline, monotonic_ns};
+pub(crate) use fork::{Forked, Owned};
+pub(crate) use memory::{populate_write, reserve};

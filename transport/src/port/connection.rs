@@ -1,0 +1,257 @@
+//! iceoryx2's connection between one publisher and one subscriber, with more patience when its queue is full.
+//!
+//! The stock connection gives a message up without asking anybody if the queue is full and the subscriber has not opened
+//! its side yet, which it does at its first look for messages: a publisher that should wait for it would lose messages
+//! that it was told are delivered. Here the publisher's policy is asked in that case as in any other. Everything else
+//! is handed on.
+
+use std::cell::Cell;
+use std::ptr::NonNull;
+
+use std::time::{Duration, Instant};
+
+use iceoryx2_bb_concurrency::atomic::AtomicU64;
+use iceoryx2_bb_elementary_traits::testing::abandonable::Abandonable;
+use iceoryx2_bb_system_types::file_name::FileName;
+use iceoryx2_bb_system_types::path::Path;
+use iceoryx2_cal::named_concept::{
+    NamedConcept, NamedConceptBuilder, NamedConceptDoesExistError, NamedConceptListError, NamedConceptMgmt,
+    NamedConceptPathHintRemoveError, NamedConceptRemoveError,
+};
+use iceoryx2_cal::shm_allocator::PointerOffset;
+use iceoryx2_cal::zero_copy_connection::file::Connection as Stock;
+use iceoryx2_cal::zero_copy_connection::{
+    BackpressureToReceiverAction, BackpressureToReceiverFn, ChannelId, ChannelState, ZeroCopyConnection,
+    ZeroCopyConnectionBuilder, ZeroCopyCreationError, ZeroCopyPortDetails, ZeroCopyPortRemoveError,
+    ZeroCopyReclaimError, ZeroCopySendError, ZeroCopySender,
+};
+
+type StockSender = <Stock as ZeroCopyConnection>::Sender;
+type StockBuilder = <Stock as ZeroCopyConnection>::Builder;
+
+/// A full queue is looked at again and again for so long before the publisher sleeps in between.
+const EAGER: Duration = Duration::from_micros(50);
+/// Longest sleep between two looks.
+const LONGEST_NAP: Duration = Duration::from_millis(1);
+
+#[derive(Debug)]
+pub(crate) struct PatientConnection;
+
+#[derive(Debug)]
+pub(crate) struct PatientSender {
+    stock: StockSender,
+    /// The subscriber has opened its side at some time: if it is not open now, it is gone.
+    was_connected: Cell<bool>,
+}
+
+pub(crate) struct PatientBuilder(StockBuilder);
+
+impl ZeroCopySender for PatientSender {
+    fn try_send(
+        &self,
+        ptr: PointerOffset,
+        sample_size: usize,
+        channel_id: ChannelId,
+    ) -> Result<Option<PointerOffset>, ZeroCopySendError> {
+        self.stock.try_send(ptr, sample_size, channel_id)
+    }
+
+    fn blocking_send<F: BackpressureToReceiverFn>(
+        &self,
+        ptr: PointerOffset,
+        sample_size: usize,
+        channel_id: ChannelId,
+        backpressure_to_receiver_handler: F,
+        backpressure_action_for_strategy: BackpressureToReceiverAction,
+    ) -> Result<Option<PointerOffset>, ZeroCopySendError> {
+        let mut since = None;
+        let mut nap = EAGER;
+        for retries in 0.. {
+            match self.stock.try_send(ptr, sample_size, channel_id) {
+                Err(ZeroCopySendError::ReceiveBufferFull) => {}
+                sent => return sent,
+            }
+            if self.stock.is_connected() {
+                self.was_connected.set(true);
+            } else if self.was_connected.get() {
+                return Err(ZeroCopySendError::NoConnectedReceiverAndBufferIsFull);
+            }
+            if self.stock.is_channel_closed(channel_id) {
+                return Err(ZeroCopySendError::ChannelIsClosed);
+            }
+            let waited = since.get_or_insert_with(Instant::now).elapsed();
+            let action = match backpressure_to_receiver_handler(retries, waited) {
+                BackpressureToReceiverAction::FollowBackpressureyStrategy => backpressure_action_for_strategy,
+                action => action,
+            };
+            match action {
+                BackpressureToReceiverAction::Retry if waited < EAGER => std::thread::yield_now(),
+                BackpressureToReceiverAction::Retry => {
+                    // Nothing tells a publisher that a queue has room again.
+                    std::thread::sleep(nap);
+                    nap = (2 * nap).min(LONGEST_NAP);
+                }
+                BackpressureToReceiverAction::DiscardPointerOffsetAndFail => {
+                    return Err(ZeroCopySendError::UnableToDeliver);
+                }
+                _ => return Err(ZeroCopySendError::ReceiveBufferFull),
+            }
+        }
+        Err(ZeroCopySendError::UnableToDeliver)
+    }
+
+    fn reclaim(&self, channel_id: ChannelId) -> Result<Option<PointerOffset>, ZeroCopyReclaimError> {
+        self.stock.reclaim(channel_id)
+    }
+
+    unsafe fn acquire_used_offsets<F: FnMut(PointerOffset)>(&self, callback: F) {
+        // SAFETY: the caller promises what the stock connection asks for.
+        unsafe { self.stock.acquire_used_offsets(callback) }
+    }
+}
+
+impl ZeroCopyPortDetails for PatientSender {
+    fn number_of_channels(&self) -> usize {
+        self.stock.number_of_channels()
+    }
+
+    fn buffer_size(&self) -> usize {
+        self.stock.buffer_size()
+    }
+
+    fn has_enabled_safe_overflow(&self) -> bool {
+        self.stock.has_enabled_safe_overflow()
+    }
+
+    fn max_borrowed_chunks(&self) -> usize {
+        self.stock.max_borrowed_chunks()
+    }
+
+    fn max_supported_shared_memory_segments(&self) -> u8 {
+        self.stock.max_supported_shared_memory_segments()
+    }
+
+    fn is_connected(&self) -> bool {
+        self.stock.is_connected()
+    }
+
+    fn __internal_get_channel_state(&self, channel_id: ChannelId) -> &AtomicU64 {
+        self.stock.__internal_get_channel_state(channel_id)
+    }
+}
+
+impl NamedConcept for PatientSender {
+    fn name(&self) -> &FileName {
+        self.stock.name()
+    }
+}
+
+impl Abandonable for PatientSender {
+    unsafe fn abandon_in_place(mut this: NonNull<Self>) {
+        // SAFETY: the caller hands over a value that nobody else uses.
+        let this = unsafe { this.as_mut() };
+        // SAFETY: as for the whole, so for its only part that has something to abandon.
+        unsafe { StockSender::abandon_in_place(NonNull::from_mut(&mut this.stock)) };
+    }
+}
+
+impl ZeroCopyConnection for PatientConnection {
+    type Sender = PatientSender;
+    type Receiver = <Stock as ZeroCopyConnection>::Receiver;
+    type Builder = PatientBuilder;
+
+    unsafe fn remove_sender(name: &FileName, config: &Self::Configuration) -> Result<(), ZeroCopyPortRemoveError> {
+        // SAFETY: the caller promises what the stock connection asks for.
+        unsafe { Stock::remove_sender(name, config) }
+    }
+
+    unsafe fn remove_receiver(name: &FileName, config: &Self::Configuration) -> Result<(), ZeroCopyPortRemoveError> {
+        // SAFETY: the caller promises what the stock connection asks for.
+        unsafe { Stock::remove_receiver(name, config) }
+    }
+
+    fn does_support_safe_overflow() -> bool {
+        Stock::does_support_safe_overflow()
+    }
+
+    fn has_configurable_buffer_size() -> bool {
+        Stock::has_configurable_buffer_size()
+    }
+
+    fn default_suffix() -> FileName {
+        <Stock as ZeroCopyConnection>::default_suffix()
+    }
+}
+
+impl NamedConceptMgmt for PatientConnection {
+    type Configuration = <Stock as NamedConceptMgmt>::Configuration;
+
+    unsafe fn remove_cfg(name: &FileName, cfg: &Self::Configuration) -> Result<bool, NamedConceptRemoveError> {
+        // SAFETY: the caller promises what the stock connection asks for.
+        unsafe { Stock::remove_cfg(name, cfg) }
+    }
+
+    fn does_exist_cfg(name: &FileName, cfg: &Self::Configuration) -> Result<bool, NamedConceptDoesExistError> {
+        Stock::does_exist_cfg(name, cfg)
+    }
+
+    fn list_cfg(cfg: &Self::Configuration) -> Result<Vec<FileName>, NamedConceptListError> {
+        Stock::list_cfg(cfg)
+    }
+
+    fn remove_path_hint(value: &Path) -> Result<(), NamedConceptPathHintRemoveError> {
+        Stock::remove_path_hint(value)
+    }
+}
+
+impl NamedConceptBuilder<PatientConnection> for PatientBuilder {
+    fn new(name: &FileName) -> Self {
+        Self(StockBuilder::new(name))
+    }
+
+    fn config(self, config: &<PatientConnection as NamedConceptMgmt>::Configuration) -> Self {
+        Self(self.0.config(config))
+    }
+}
+
+impl ZeroCopyConnectionBuilder<PatientConnection> for PatientBuilder {
+    fn buffer_size(self, value: usize) -> Self {
+        Self(self.0.buffer_size(value))
+    }
+
+    fn enable_safe_overflow(self, value: bool) -> Self {
+        Self(self.0.enable_safe_overflow(value))
+    }
+
+    fn receiver_max_borrowed_chunks_per_channel(self, value: usize) -> Self {
+        Self(self.0.receiver_max_borrowed_chunks_per_channel(value))
+    }
+
+    fn max_supported_shared_memory_segments(self, value: u8) -> Self {
+        Self(self.0.max_supported_shared_memory_segments(value))
+    }
+
+    fn number_of_chunks_per_segment(self, value: usize) -> Self {
+        Self(self.0.number_of_chunks_per_segment(value))
+    }
+
+    fn number_of_channels(self, value: usize) -> Self {
+        Self(self.0.number_of_channels(value))
+    }
+
+    fn initial_channel_state(self, value: ChannelState) -> Self {
+        Self(self.0.initial_channel_state(value))
+    }
+
+    fn timeout(self, value: Duration) -> Self {
+        Self(self.0.timeout(value))
+    }
+
+    fn create_sender(self) -> Result<PatientSender, ZeroCopyCreationError> {
+        Ok(PatientSender { stock: self.0.create_sender()?, was_connected: Cell::new(false) })
+    }
+
+    fn create_receiver(self) -> Result<<PatientConnection as ZeroCopyConnection>::Receiver, ZeroCopyCreationError> {
+        self.0.create_receiver()
+    }
+}

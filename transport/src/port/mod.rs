@@ -1,0 +1,15 @@
+//! iceoryx2 and nothing else: a node, the services of a topic, and the two ports. No other folder names iceoryx2.
+
+mod connection;
+mod node;
+mod receiver;
+mod sender;
+mod service;
+mod shield;
+mod topic;
+
+pub(crate) use node::{Node, NodeError};
+pub(crate) use receiver::{ReceiveFailure, Received, Receiver};
+pub(crate) use sender::{LoanFailure, SendFailure, Sender, Slot};
+pub(crate) use topic::{OpenTopic, TopicFacts, Wishes};
+pub use topic::{Overflow, TopicError, TopicSettings};

@@ -1,0 +1,123 @@
+use std::path::{Path, PathBuf};
+
+use iceoryx2::node::{Node as IoxNode, NodeBuilder, NodeState, NodeView};
+use iceoryx2::prelude::{CallbackProgression, SignalHandlingMode};
+use iceoryx2::service::Service;
+use iceoryx2::service::static_config::messaging_pattern::MessagingPattern;
+
+use super::service::{self, SessionService};
+use super::shield::shield;
+use crate::os::{Forked, Owned};
+
+/// Joining takes less than a millisecond; who has not joined after this long was killed.
+const LONGEST_BIRTH: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// This process's membership in a session.
+#[derive(Debug)]
+pub(crate) struct Node {
+    node: Owned<IoxNode<SessionService>>,
+    directory: PathBuf,
+}
+
+/// Why a session cannot be joined or looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NodeError {
+    PathTooLong,
+    Forked,
+    Failed(String),
+}
+
+impl From<Forked> for NodeError {
+    fn from(_: Forked) -> Self {
+        Self::Forked
+    }
+}
+
+impl Node {
+    /// Joins the session whose objects lie in `directory`, and removes what dead processes left there.
+    pub(crate) fn join(directory: &Path) -> Result<Self, NodeError> {
+        let config = service::config(directory).ok_or(NodeError::PathTooLong)?;
+        let node = shield(|| {
+            NodeBuilder::new()
+                .config(&config)
+                .signal_handling_mode(SignalHandlingMode::Disabled)
+                .create::<SessionService>()
+        })
+        .map_err(|panicked| NodeError::Failed(panicked.0))?
+        .map_err(|error| NodeError::Failed(format!("{error:?}")))?;
+        Ok(Self { node: Owned::new(node), directory: directory.to_owned() })
+    }
+
+    pub(crate) fn get(&self) -> Result<&IoxNode<SessionService>, Forked> {
+        self.node.get()
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Removes what dead processes left. Returns how many of them were cleaned up and how many could not be.
+    pub(crate) fn remove_dead(&self) -> Result<(usize, usize), NodeError> {
+        let node = self.node.get()?;
+        let state = shield(|| node.try_cleanup_dead_nodes()).map_err(|panicked| NodeError::Failed(panicked.0))?;
+        self.remove_unborn();
+        Ok((state.cleanups as usize, state.failed_cleanups as usize))
+    }
+
+    /// Removes what a process left that was killed while it joined: iceoryx2 writes a node's details before the monitor by
+    /// which it tells the dead, and never finds those again.
+    fn remove_unborn(&self) {
+        let nodes = self.directory.join("nodes");
+        for entry in std::fs::read_dir(&nodes).into_iter().flatten().flatten() {
+            let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
+            let Ok(found) = entry.metadata() else { continue };
+            let is_old = found.modified().is_ok_and(|time| time.elapsed().is_ok_and(|age| age > LONGEST_BIRTH));
+            if found.is_dir() && is_old && !nodes.join(format!("{}{name}.node_monitor", service::PREFIX)).exists() {
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+
+    /// Process ids of the members that live and of those that died.
+    pub(crate) fn members(&self) -> Result<(Vec<u32>, Vec<u32>), NodeError> {
+        let node = self.node.get()?;
+        let (mut alive, mut dead) = (Vec::new(), Vec::new());
+        let pid = |details: &Option<iceoryx2::node::NodeDetails>| {
+            details.as_ref().map(|details| details.process_id().value() as u32)
+        };
+        let listed = shield(|| {
+            IoxNode::<SessionService>::list(node.config(), |state| {
+                match state {
+                    NodeState::Alive(view) => alive.extend(pid(view.details())),
+                    NodeState::Dead(view) => dead.extend(pid(view.details())),
+                    _ => {}
+                }
+                CallbackProgression::Continue
+            })
+        });
+        match listed {
+            Ok(Ok(())) => Ok((alive, dead)),
+            Ok(Err(error)) => Err(NodeError::Failed(format!("{error:?}"))),
+            Err(panicked) => Err(NodeError::Failed(panicked.0)),
+        }
+    }
+
+    /// Names of all publish-subscribe services of the session.
+    pub(crate) fn service_names(&self) -> Result<Vec<String>, NodeError> {
+        let node = self.node.get()?;
+        let mut names = Vec::new();
+        let listed = shield(|| {
+            SessionService::list(node.config(), |details| {
+                if matches!(details.static_details.messaging_pattern(), MessagingPattern::PublishSubscribe(_)) {
+                    names.push(details.static_details.name().to_string());
+                }
+                CallbackProgression::Continue
+            })
+        });
+        match listed {
+            Ok(Ok(())) => Ok(names),
+            Ok(Err(error)) => Err(NodeError::Failed(format!("{error:?}"))),
+            Err(panicked) => Err(NodeError::Failed(panicked.0)),
+        }
+    }
+}

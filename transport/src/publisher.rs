@@ -1,0 +1,441 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use rkyv::util::AlignedVec;
+
+use crate::bus::BusInner;
+use crate::element::Element;
+use crate::layout::{DEFAULT_TENSOR_NAME, Dtype, LayoutError, MessageLayout, TensorSpec};
+use crate::loan::{Loan, MessageMut, TensorMut};
+use crate::os::monotonic_ns;
+use crate::port::{LoanFailure, OpenTopic, SendFailure, Sender, Slot, TopicError, TopicSettings};
+use crate::view::ViewError;
+use crate::wire::{
+    EncodeError, MAGIC, Metadata, Parts, Preamble, WIRE_VERSION, encode_layout, encode_metadata, fingerprint_of,
+};
+
+/// Room in each slot for layout and metadata, beside the tensor data that the user asked for.
+const HEADER_ROOM: usize = 4096;
+/// Slots beyond those that queues and borrowers can keep: one that is being written, one on its way.
+const SPARE_SLOTS: usize = 2;
+
+/// The sending side of a topic. Cheap to clone; all clones are one publisher and share its slots.
+///
+/// A message is loaned, written in place in shared memory, and published; nothing is copied on the way. Publishing from
+/// several threads is allowed: messages are numbered in the order in which they are sent.
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    inner: Arc<Inner>,
+}
+
+/// Dropped in the order of its fields: port, services, bus.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    sender: OnceLock<Sender>,
+    topic: OpenTopic,
+    pool: PoolWishes,
+    /// The layout of the last loan: most publishers send the same one again and again.
+    last_layout: Mutex<Option<Arc<Encoded>>>,
+    /// Number of the next message. Held while sending, so that numbers arrive in order.
+    next_sequence: Mutex<u64>,
+    /// Held while the pool is made, so that only one is.
+    creating: Mutex<()>,
+    counters: Counters,
+    bus: Arc<BusInner>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct PoolWishes {
+    pub(crate) slots: Option<usize>,
+    pub(crate) slot_bytes: Option<usize>,
+    pub(crate) prefault: bool,
+}
+
+impl Default for PoolWishes {
+    fn default() -> Self {
+        Self { slots: None, slot_bytes: None, prefault: true }
+    }
+}
+
+/// A layout as it is written into each message that has it.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    pub(crate) layout: MessageLayout,
+    bytes: AlignedVec,
+    fingerprint: u64,
+    pub(crate) parts: Parts,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    published: AtomicU64,
+    unheard: AtomicU64,
+    failed: AtomicU64,
+    loans_refused: AtomicU64,
+    copied_bytes: AtomicU64,
+}
+
+/// What has become of a publisher's messages so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct PublisherStats {
+    /// Messages that were published, whoever got them.
+    pub published: u64,
+    /// Messages that nobody was there to get.
+    pub unheard: u64,
+    /// Subscribers that did not get a message because their queue was full: one for each of them and each message.
+    ///
+    /// Under [`Overflow::DropOldest`](crate::Overflow::DropOldest) it is the subscriber that knows: its `lost` counts.
+    pub refused: u64,
+    /// Calls of `publish` that failed.
+    pub failed: u64,
+    /// Loans that were refused.
+    pub loans_refused: u64,
+    /// Bytes of tensor data that `publish_copy` copied. Messages written in place add nothing.
+    pub copied_bytes: u64,
+}
+
+/// Why there is no loan.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoanError {
+    /// The tensors are not ones a message can carry.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// The layout cannot be encoded.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// The message is larger than a slot.
+    #[error(
+        "the message needs {needed} bytes, the slots of topic {topic:?} have {slot_bytes}; open the publisher with `slot_bytes` of the largest message"
+    )]
+    TooLarge {
+        /// The topic.
+        topic: String,
+        /// Bytes of the message, its layout included.
+        needed: usize,
+        /// Bytes of a slot.
+        slot_bytes: usize,
+    },
+    /// Every slot is loaned, queued or held.
+    #[error(
+        "all {slots} slots of topic {topic:?} are in use; subscribers hold or queue them: let them drop messages sooner, or open the publisher with more `slots`"
+    )]
+    NoFreeSlot {
+        /// The topic.
+        topic: String,
+        /// Slots there are.
+        slots: usize,
+    },
+    /// The pool, which is made at the first loan if no size was given, cannot be had.
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+    /// The bus belongs to the process that this one was forked from.
+    #[error("this process was forked from the one that opened the bus; open a bus of its own in the child")]
+    Forked,
+    /// The port is damaged.
+    #[error("topic {topic:?} is damaged: {reason}; open a new bus")]
+    Broken {
+        /// The topic.
+        topic: String,
+        /// What went wrong.
+        reason: String,
+    },
+}
+
+/// Why a message was not published to everybody.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// At least one subscriber's queue was full, and the policy is to say so; the others got the message.
+    #[error(
+        "at least one subscriber of topic {topic:?} did not get the message: its queue is full; read faster, use more depth, or another overflow policy"
+    )]
+    Undelivered {
+        /// The topic.
+        topic: String,
+    },
+    /// The metadata cannot be encoded.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// The metadata does not fit behind the tensors.
+    #[error(
+        "the metadata needs {needed} bytes, the slot has {left} left; open the publisher with a larger `slot_bytes`"
+    )]
+    MetadataTooLarge {
+        /// Bytes of the metadata.
+        needed: usize,
+        /// Bytes that are left.
+        left: usize,
+    },
+    /// No loan for the message to be copied into.
+    #[error(transparent)]
+    Loan(#[from] LoanError),
+    /// The values do not have the type or number that the tensor has.
+    #[error(transparent)]
+    View(#[from] ViewError),
+    /// Not as many values as the shape has elements.
+    #[error("{values} values for a tensor of {elements} elements")]
+    WrongNumberOfValues {
+        /// Values given.
+        values: usize,
+        /// Elements of the shape.
+        elements: usize,
+    },
+    /// The bus belongs to the process that this one was forked from.
+    #[error("this process was forked from the one that opened the bus; open a bus of its own in the child")]
+    Forked,
+    /// The port is damaged.
+    #[error("topic {topic:?} is damaged: {reason}; open a new bus")]
+    Broken {
+        /// The topic.
+        topic: String,
+        /// What went wrong.
+        reason: String,
+    },
+}
+
+impl Publisher {
+    pub(crate) fn create(bus: Arc<BusInner>, topic: OpenTopic, pool: PoolWishes) -> Result<Self, TopicError> {
+        let inner = Inner {
+            sender: OnceLock::new(),
+            topic,
+            last_layout: Mutex::new(None),
+            next_sequence: Mutex::new(0),
+            creating: Mutex::new(()),
+            counters: Counters::default(),
+            bus,
+            pool,
+        };
+        if let Some(slot_bytes) = inner.pool.slot_bytes {
+            inner.sender_for(slot_bytes)?;
+        }
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Takes a slot for a message of one tensor, dense in row-major order, and named `tensor`.
+    ///
+    /// The bytes are those of some earlier message, or zero.
+    ///
+    /// # Errors
+    /// [`LoanError`] if the tensor is not one a message can carry, does not fit into a slot, or no slot is free.
+    pub fn loan(&self, dtype: Dtype, shape: &[usize]) -> Result<TensorMut, LoanError> {
+        let remembered = self.inner.remembered().filter(|last| last.layout.is_single(dtype, shape));
+        let encoded = match remembered {
+            Some(encoded) => encoded,
+            None => self.inner.encode(&[TensorSpec::new(DEFAULT_TENSOR_NAME, dtype, shape)])?,
+        };
+        Ok(TensorMut::new(self.inner.loan(encoded)?))
+    }
+
+    /// Takes a slot for a message of several named tensors.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use tensorbus_transport::{Bus, Dtype, TensorSpec};
+    /// # let bus = Bus::builder().session("doc-message").open()?;
+    /// let publisher = bus.topic("batches").publisher()?;
+    /// let mut message = publisher.loan_message(&[
+    ///     TensorSpec::new("images", Dtype::F32, &[8, 28, 28]),
+    ///     TensorSpec::new("labels", Dtype::U8, &[8]),
+    /// ])?;
+    /// let [mut images, mut labels] = message.tensors_mut()?;
+    /// images.view_mut::<f32>()?.fill(0.5);
+    /// labels.view_mut::<u8>()?.fill(3);
+    /// message.metadata_mut().set("source", "front");
+    /// message.publish()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`LoanError`] if the tensors are not ones a message can carry, do not fit into a slot, or no slot is free.
+    pub fn loan_message(&self, tensors: &[TensorSpec]) -> Result<MessageMut, LoanError> {
+        let layout = MessageLayout::pack(tensors)?;
+        let remembered = self.inner.remembered().filter(|last| last.layout == layout);
+        let encoded = match remembered {
+            Some(encoded) => encoded,
+            None => self.inner.encode_layout(layout)?,
+        };
+        Ok(MessageMut::new(self.inner.loan(encoded)?))
+    }
+
+    /// Copies values into a loan and publishes it: one copy, which writing in place avoids.
+    ///
+    /// Returns the number of subscribers that have the message in their queue.
+    ///
+    /// # Errors
+    /// [`PublishError`] as for a loan and a publish, or if the values are not as many as the shape has elements.
+    pub fn publish_copy<T: Element>(&self, values: &[T], shape: &[usize]) -> Result<usize, PublishError> {
+        let mut tensor = self.loan(T::DTYPE, shape)?;
+        let target = tensor.view_mut::<T>()?;
+        if target.len() != values.len() {
+            return Err(PublishError::WrongNumberOfValues { values: values.len(), elements: target.len() });
+        }
+        target.copy_from_slice(values);
+        self.inner.counters.copied_bytes.fetch_add(size_of_val(values) as u64, Ordering::Relaxed);
+        tensor.publish()
+    }
+
+    /// Name of the topic.
+    pub fn topic(&self) -> &str {
+        self.inner.topic.name()
+    }
+
+    /// Settings of the topic.
+    pub fn settings(&self) -> &TopicSettings {
+        self.inner.topic.settings()
+    }
+
+    /// What has become of the messages so far.
+    pub fn stats(&self) -> PublisherStats {
+        let counters = &self.inner.counters;
+        PublisherStats {
+            published: counters.published.load(Ordering::Relaxed),
+            unheard: counters.unheard.load(Ordering::Relaxed),
+            refused: self.inner.sender.get().map_or(0, Sender::refused),
+            failed: counters.failed.load(Ordering::Relaxed),
+            loans_refused: counters.loans_refused.load(Ordering::Relaxed),
+            copied_bytes: counters.copied_bytes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Inner {
+    fn remembered(&self) -> Option<Arc<Encoded>> {
+        self.last_layout.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn encode(&self, specs: &[TensorSpec]) -> Result<Arc<Encoded>, LoanError> {
+        self.encode_layout(MessageLayout::pack(specs)?)
+    }
+
+    fn encode_layout(&self, layout: MessageLayout) -> Result<Arc<Encoded>, LoanError> {
+        let bytes = encode_layout(&layout)?;
+        let parts = Parts::place(bytes.len(), layout.data_len()).ok_or_else(|| LayoutError::SizeOverflows {
+            dtype: layout.tensors()[0].dtype,
+            shape: layout.tensors()[0].shape.clone(),
+        })?;
+        let encoded = Arc::new(Encoded { fingerprint: fingerprint_of(&bytes), layout, bytes, parts });
+        *self.last_layout.lock().unwrap_or_else(PoisonError::into_inner) = Some(encoded.clone());
+        Ok(encoded)
+    }
+
+    /// The port, made now if this is the first loan of a publisher without a size.
+    fn sender_for(&self, data_bytes: usize) -> Result<&Sender, TopicError> {
+        if let Some(sender) = self.sender.get() {
+            return Ok(sender);
+        }
+        let _only_one = self.creating.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sender) = self.sender.get() {
+            return Ok(sender);
+        }
+        let settings = self.topic.settings();
+        let default_slots = settings.depth.max(settings.history) + settings.max_borrowed + SPARE_SLOTS;
+        let slots = self.pool.slots.unwrap_or(default_slots);
+        let slot_bytes = data_bytes.saturating_add(HEADER_ROOM);
+        let sender = Sender::create(&self.bus.node, &self.topic, slots, slot_bytes, self.pool.prefault)?;
+        Ok(self.sender.get_or_init(|| sender))
+    }
+
+    fn loan(self: &Arc<Self>, encoded: Arc<Encoded>) -> Result<Loan, LoanError> {
+        self.take_slot(&encoded).map(|slot| Loan::new(self.clone(), encoded, slot)).inspect_err(|_| {
+            self.counters.loans_refused.fetch_add(1, Ordering::Relaxed);
+        })
+    }
+
+    fn take_slot(&self, encoded: &Encoded) -> Result<Slot, LoanError> {
+        if !self.bus.is_ours() {
+            return Err(LoanError::Forked);
+        }
+        let sender = self.sender_for(encoded.layout.data_len())?;
+        let needed = encoded.parts.data.end;
+        if needed > sender.slot_bytes() {
+            return Err(LoanError::TooLarge {
+                topic: self.topic.name().to_owned(),
+                needed,
+                slot_bytes: sender.slot_bytes(),
+            });
+        }
+        let mut slot = sender.loan().map_err(|failure| match failure {
+            LoanFailure::NoFreeSlot => {
+                LoanError::NoFreeSlot { topic: self.topic.name().to_owned(), slots: sender.slots() }
+            }
+            LoanFailure::Forked => LoanError::Forked,
+            LoanFailure::Broken(reason) => LoanError::Broken { topic: self.topic.name().to_owned(), reason },
+        })?;
+        let bytes = slot.bytes_mut().map_err(|_| LoanError::Forked)?;
+        // A slot that carried this layout before still has it: not to write it again keeps its cache lines in the readers'
+        // caches, which is a good part of a hand-over.
+        let layout = &mut bytes[encoded.parts.layout.clone()];
+        if *layout != *encoded.bytes {
+            layout.copy_from_slice(&encoded.bytes);
+        }
+        Ok(slot)
+    }
+
+    /// Writes what stands around the tensors and sends the slot.
+    pub(crate) fn publish(
+        &self,
+        encoded: &Encoded,
+        slot: Slot,
+        metadata: &Metadata,
+        source_time_ns: u64,
+    ) -> Result<usize, PublishError> {
+        let sent = self.send(encoded, slot, metadata, source_time_ns);
+        let counter = match sent {
+            Ok(_) => &self.counters.published,
+            Err(_) => &self.counters.failed,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        if let Ok(0) = sent {
+            self.counters.unheard.fetch_add(1, Ordering::Relaxed);
+        }
+        sent
+    }
+
+    fn send(
+        &self,
+        encoded: &Encoded,
+        mut slot: Slot,
+        metadata: &Metadata,
+        source_time_ns: u64,
+    ) -> Result<usize, PublishError> {
+        let metadata_len =
+            if metadata.is_empty() { 0 } else { write_metadata(metadata, encoded.parts.metadata.start, &mut slot)? };
+        // A slot exists, so its sender does.
+        let Some(sender) = self.sender.get() else { return Err(PublishError::Forked) };
+        let mut next_sequence = self.next_sequence.lock().unwrap_or_else(PoisonError::into_inner);
+        let preamble = Preamble {
+            magic: MAGIC,
+            version: WIRE_VERSION,
+            flags: 0,
+            // Bounded by MAX_LAYOUT_BYTES, checked when it was encoded; so is the offset behind it.
+            layout_len: encoded.bytes.len() as u32,
+            data_offset: encoded.parts.data.start as u32,
+            data_len: encoded.layout.data_len() as u64,
+            metadata_len: metadata_len as u32,
+            reserved: 0,
+            sequence: *next_sequence,
+            publish_time_ns: monotonic_ns(),
+            source_time_ns,
+            layout_fingerprint: encoded.fingerprint,
+        };
+        *next_sequence += 1;
+        let topic = || self.topic.name().to_owned();
+        sender.send(slot, &preamble).map_err(|failure| match failure {
+            SendFailure::Undelivered => PublishError::Undelivered { topic: topic() },
+            SendFailure::Forked => PublishError::Forked,
+            SendFailure::Broken(reason) => PublishError::Broken { topic: topic(), reason },
+        })
+    }
+}
+
+fn write_metadata(metadata: &Metadata, start: usize, slot: &mut Slot) -> Result<usize, PublishError> {
+    let encoded = encode_metadata(metadata)?;
+    let bytes = slot.bytes_mut().map_err(|_| PublishError::Forked)?;
+    let room = bytes.get_mut(start..).unwrap_or_default();
+    let too_large = PublishError::MetadataTooLarge { needed: encoded.len(), left: room.len() };
+    room.get_mut(..encoded.len()).ok_or(too_large)?.copy_from_slice(&encoded);
+    Ok(encoded.len())
+}
