@@ -1,7 +1,8 @@
 //! Sessions of their own, child processes, a watchdog.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -55,6 +56,21 @@ impl Session {
             }
         });
         Node { child, stdin, lines }
+    }
+
+    /// Everything that lies in the session's directory, by path.
+    pub(crate) fn files(&self) -> BTreeSet<PathBuf> {
+        fn below(directory: &Path, found: &mut BTreeSet<PathBuf>) {
+            for entry in std::fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry")) {
+                if entry.file_type().expect("a type").is_dir() {
+                    below(&entry.path(), found);
+                }
+                found.insert(entry.path());
+            }
+        }
+        let mut found = BTreeSet::new();
+        below(&self.directory(), &mut found);
+        found
     }
 
     pub(crate) fn directory(&self) -> PathBuf {

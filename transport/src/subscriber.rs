@@ -91,7 +91,7 @@ impl Subscriber {
     pub(crate) fn create(bus: Arc<BusInner>, topic: OpenTopic, spin: Duration) -> Result<Self, TopicError> {
         let peers = Peers::new(topic.settings().max_publishers);
         let core = Core {
-            receiver: Receiver::create(topic)?,
+            receiver: Receiver::create(&bus.node, topic)?,
             heard: Mutex::new(Heard { peers, stats: SubscriberStats::default() }),
             spin,
             _bus: bus,

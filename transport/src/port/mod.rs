@@ -3,10 +3,12 @@
 mod connection;
 mod node;
 mod receiver;
+mod repair;
 mod sender;
 mod service;
 mod shield;
 mod topic;
+mod turn;
 
 pub(crate) use node::{Node, NodeError};
 pub(crate) use receiver::{ReceiveFailure, Received, Receiver};

@@ -7,15 +7,13 @@ use iceoryx2::service::static_config::messaging_pattern::MessagingPattern;
 
 use super::service::{self, SessionService};
 use super::shield::shield;
-use crate::os::{Forked, Owned};
-
-/// Joining takes less than a millisecond; who has not joined after this long was killed.
-const LONGEST_BIRTH: std::time::Duration = std::time::Duration::from_secs(10);
+use super::turn::{Part, Turn, TurnError};
+use crate::os::Forked;
 
 /// This process's membership in a session.
 #[derive(Debug)]
 pub(crate) struct Node {
-    node: Owned<IoxNode<SessionService>>,
+    node: Part<IoxNode<SessionService>>,
     directory: PathBuf,
 }
 
@@ -25,6 +23,12 @@ pub(crate) enum NodeError {
     PathTooLong,
     Forked,
     Failed(String),
+}
+
+impl From<TurnError> for NodeError {
+    fn from(error: TurnError) -> Self {
+        Self::Failed(error.to_string())
+    }
 }
 
 impl From<Forked> for NodeError {
@@ -37,6 +41,7 @@ impl Node {
     /// Joins the session whose objects lie in `directory`, and removes what dead processes left there.
     pub(crate) fn join(directory: &Path) -> Result<Self, NodeError> {
         let config = service::config(directory).ok_or(NodeError::PathTooLong)?;
+        let _turn = Turn::take(directory)?;
         let node = shield(|| {
             NodeBuilder::new()
                 .config(&config)
@@ -45,7 +50,7 @@ impl Node {
         })
         .map_err(|panicked| NodeError::Failed(panicked.0))?
         .map_err(|error| NodeError::Failed(format!("{error:?}")))?;
-        Ok(Self { node: Owned::new(node), directory: directory.to_owned() })
+        Ok(Self { node: Part::new(node, directory), directory: directory.to_owned() })
     }
 
     pub(crate) fn get(&self) -> Result<&IoxNode<SessionService>, Forked> {
@@ -59,23 +64,9 @@ impl Node {
     /// Removes what dead processes left. Returns how many of them were cleaned up and how many could not be.
     pub(crate) fn remove_dead(&self) -> Result<(usize, usize), NodeError> {
         let node = self.node.get()?;
+        let _turn = Turn::take(&self.directory)?;
         let state = shield(|| node.try_cleanup_dead_nodes()).map_err(|panicked| NodeError::Failed(panicked.0))?;
-        self.remove_unborn();
         Ok((state.cleanups as usize, state.failed_cleanups as usize))
-    }
-
-    /// Removes what a process left that was killed while it joined: iceoryx2 writes a node's details before the monitor by
-    /// which it tells the dead, and never finds those again.
-    fn remove_unborn(&self) {
-        let nodes = self.directory.join("nodes");
-        for entry in std::fs::read_dir(&nodes).into_iter().flatten().flatten() {
-            let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
-            let Ok(found) = entry.metadata() else { continue };
-            let is_old = found.modified().is_ok_and(|time| time.elapsed().is_ok_and(|age| age > LONGEST_BIRTH));
-            if found.is_dir() && is_old && !nodes.join(format!("{}{name}.node_monitor", service::PREFIX)).exists() {
-                let _ = std::fs::remove_dir_all(entry.path());
-            }
-        }
     }
 
     /// Process ids of the members that live and of those that died.

@@ -12,17 +12,24 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::service::{Block64, Header, SessionService};
 use super::shield::shield;
+use super::node::Node;
 use super::topic::{OpenTopic, TopicError};
+use super::turn::{Part, Turn};
 use crate::os::{Forked, Owned};
 use crate::wire::Preamble;
 
 /// The receiving side of a topic: a queue of messages, and the listener that wakes this side.
 #[derive(Debug)]
 pub(crate) struct Receiver {
-    subscriber: Owned<Subscriber<SessionService, [Block64], Header>>,
-    listener: Owned<Listener<SessionService>>,
+    ports: Part<Ports>,
     topic: OpenTopic,
     broken: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Ports {
+    subscriber: Subscriber<SessionService, [Block64], Header>,
+    listener: Listener<SessionService>,
 }
 
 /// A message as it came, nothing in it checked but that its slot holds what it says it holds.
@@ -60,30 +67,27 @@ impl From<Forked> for ReceiveFailure {
 }
 
 impl Receiver {
-    pub(crate) fn create(topic: OpenTopic) -> Result<Self, TopicError> {
+    pub(crate) fn create(node: &Node, topic: OpenTopic) -> Result<Self, TopicError> {
+        let _turn = Turn::take(node.directory()).map_err(|error| topic.failed(error))?;
         let too_many = || TopicError::TooManySubscribers {
             topic: topic.name().to_owned(),
             limit: topic.settings().max_subscribers,
         };
         // The listener comes first: whoever sends to the subscriber can already wake it.
-        let listener = shield(|| topic.event.get().map(|event| event.listener_builder().create()))
+        let listener = shield(|| topic.services.get().map(|services| services.event.listener_builder().create()))
             .map_err(|panicked| topic.failed(panicked.0))??
             .map_err(|error| match error {
                 ListenerCreateError::ExceedsMaxSupportedListeners => too_many(),
                 error => topic.failed(format!("listener: {error:?}")),
             })?;
-        let subscriber = shield(|| topic.pub_sub.get().map(|service| service.subscriber_builder().create()))
+        let subscriber = shield(|| topic.services.get().map(|services| services.pub_sub.subscriber_builder().create()))
             .map_err(|panicked| topic.failed(panicked.0))??
             .map_err(|error| match error {
                 SubscriberCreateError::ExceedsMaxSupportedSubscribers => too_many(),
                 error => topic.failed(format!("subscriber: {error:?}")),
             })?;
-        Ok(Self {
-            subscriber: Owned::new(subscriber),
-            listener: Owned::new(listener),
-            topic,
-            broken: AtomicBool::new(false),
-        })
+        let ports = Part::new(Ports { subscriber, listener }, node.directory());
+        Ok(Self { ports, topic, broken: AtomicBool::new(false) })
     }
 
     pub(crate) fn topic(&self) -> &OpenTopic {
@@ -93,7 +97,7 @@ impl Receiver {
     /// Takes the oldest message out of the queue.
     #[inline]
     pub(crate) fn receive(&self) -> Result<Option<Received>, ReceiveFailure> {
-        let subscriber = self.subscriber.get()?;
+        let subscriber = &self.ports.get()?.subscriber;
         if self.broken.load(Ordering::Relaxed) {
             return Err(ReceiveFailure::Broken("the port broke at an earlier call".to_owned()));
         }
@@ -125,7 +129,7 @@ impl Receiver {
     /// Bytes that each slot of this publisher's pool has; `None` if the publisher is gone.
     pub(crate) fn slot_bytes_of(&self, publisher: u128) -> Option<usize> {
         let mut found = None;
-        self.topic.pub_sub.get().ok()?.dynamic_config().list_publishers(|details| {
+        self.topic.services.get().ok()?.pub_sub.dynamic_config().list_publishers(|details| {
             if details.publisher_id.value() == publisher {
                 found = Some(details.max_slice_len.saturating_mul(size_of::<Block64>()));
                 return CallbackProgression::Stop;
@@ -137,7 +141,7 @@ impl Receiver {
 
     /// Sleeps until a wake-up is pending or the time is over. Returns whether one is pending.
     pub(crate) fn wait(&self, bound: Duration) -> Result<bool, ReceiveFailure> {
-        let listener = self.listener.get()?;
+        let listener = &self.ports.get()?.listener;
         let fd = borrow_fd(listener);
         let timeout = Timespec { tv_sec: bound.as_secs() as i64, tv_nsec: bound.subsec_nanos().into() };
         match poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&timeout)) {
@@ -149,7 +153,7 @@ impl Receiver {
 
     /// Takes all pending wake-ups away, so that the next message makes a new one.
     pub(crate) fn drain(&self) -> Result<(), ReceiveFailure> {
-        let listener = self.listener.get()?;
+        let listener = &self.ports.get()?.listener;
         // One call takes a datagram or two out of a socket that may hold more: ask until it is empty.
         loop {
             match shield(|| listener.try_wait(|_| {})) {
@@ -171,7 +175,7 @@ impl AsFd for Receiver {
     /// Readable while a wake-up is pending.
     fn as_fd(&self) -> BorrowedFd<'_> {
         // In a forked child the descriptor is still open; what it must not do, the other calls refuse.
-        borrow_fd(self.listener.get_unchecked())
+        borrow_fd(&self.ports.get_unchecked().listener)
     }
 }
 

@@ -13,6 +13,7 @@ use super::node::Node;
 use super::service::{Block64, Header, SessionService, pool_file};
 use super::shield::{Panicked, shield};
 use super::topic::{OpenTopic, Overflow, TopicError};
+use super::turn::{Part, Turn};
 use crate::os::{Forked, Owned, populate_write, reserve};
 use crate::pool::{MemoryFacts, PoolError, admit};
 use crate::wire::Preamble;
@@ -20,13 +21,18 @@ use crate::wire::Preamble;
 /// The sending side of a topic: a pool of slots, and the notifier that wakes receivers.
 #[derive(Debug)]
 pub(crate) struct Sender {
-    publisher: Owned<Publisher<SessionService, [Block64], Header>>,
-    notifier: Owned<Notifier<SessionService>>,
+    ports: Part<Ports>,
     slots: usize,
     blocks: usize,
     /// Receivers that did not get a message because their queue was full.
     refused: Arc<AtomicU64>,
     broken: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Ports {
+    publisher: Publisher<SessionService, [Block64], Header>,
+    notifier: Notifier<SessionService>,
 }
 
 /// A slot of the pool that nobody else sees yet.
@@ -90,33 +96,43 @@ impl Sender {
             admit(needed, &facts)?;
         }
         let refused = Arc::new(AtomicU64::new(0));
+        let turn = Turn::take(node.directory()).map_err(|error| topic.failed(error))?;
         let publisher = create_publisher(topic, slots, blocks, refused.clone())?;
-        let notifier = shield(|| topic.event.get().map(|event| event.notifier_builder().create()))
+        let notifier = shield(|| topic.services.get().map(|services| services.event.notifier_builder().create()))
             .map_err(|panicked| topic.failed(panicked.0))??
             .map_err(|error| topic.failed(format!("notifier: {error:?}")))?;
         let sender = Self {
-            publisher: Owned::new(publisher),
-            notifier: Owned::new(notifier),
+            ports: Part::new(Ports { publisher, notifier }, node.directory()),
             slots,
             blocks,
             refused,
             broken: AtomicBool::new(false),
         };
         if prefault {
-            sender.prefault(node)?;
+            sender.reserve(node)?;
+        }
+        drop(turn);
+        if prefault {
+            sender.populate()?;
         }
         // Subscribers that sleep wake up and open their side of the connection.
-        let _ = shield(|| sender.notifier.get().map(Notifier::notify));
+        let _ = shield(|| sender.ports.get().map(|ports| ports.notifier.notify()));
         Ok(sender)
     }
 
-    fn prefault(&self, node: &Node) -> Result<(), TopicError> {
-        let id = self.publisher.get()?.id().value();
-        let prepare = |reason| PoolError::Prepare { needed: (self.slots * self.slot_bytes()) as u64, reason };
+    /// Makes the file system promise the whole pool, or gives an error.
+    fn reserve(&self, node: &Node) -> Result<(), TopicError> {
+        let id = self.ports.get()?.publisher.id().value();
+        let prepare = |reason| self.not_prepared(reason);
         let file = pool_file(node.directory(), id).map_err(prepare)?;
         let needed = std::fs::metadata(&file).map_err(prepare)?.len();
         admit(needed, &MemoryFacts::gather(node.directory()).map_err(prepare)?)?;
-        reserve(&file).map_err(prepare)?;
+        Ok(reserve(&file).map_err(prepare)?)
+    }
+
+    /// Puts pages behind every slot, so that its first use is as fast as any other.
+    fn populate(&self) -> Result<(), TopicError> {
+        let prepare = |reason| self.not_prepared(reason);
         // Every slot at once, so that each is a different one; all go back when the list is dropped.
         let mut all = Vec::with_capacity(self.slots);
         for _ in 0..self.slots {
@@ -125,6 +141,10 @@ impl Sender {
             all.push(slot);
         }
         Ok(())
+    }
+
+    fn not_prepared(&self, reason: std::io::Error) -> PoolError {
+        PoolError::Prepare { needed: (self.slots * self.slot_bytes()) as u64, reason }
     }
 
     pub(crate) fn slots(&self) -> usize {
@@ -143,7 +163,7 @@ impl Sender {
     /// Takes a slot out of the pool.
     #[inline]
     pub(crate) fn loan(&self) -> Result<Slot, LoanFailure> {
-        let publisher = self.publisher.get()?;
+        let publisher = &self.ports.get()?.publisher;
         self.check().map_err(LoanFailure::Broken)?;
         let sample = match shield(|| publisher.loan_slice_uninit(self.blocks)) {
             Ok(Ok(sample)) => sample,
@@ -161,7 +181,7 @@ impl Sender {
     /// Hands the slot to every subscriber. Returns how many have it in their queue now.
     #[inline]
     pub(crate) fn send(&self, slot: Slot, preamble: &Preamble) -> Result<usize, SendFailure> {
-        let notifier = self.notifier.get()?;
+        let notifier = &self.ports.get()?.notifier;
         self.check().map_err(SendFailure::Broken)?;
         let mut sample = slot.sample.into_inner()?;
         sample.user_header_mut().0 = *preamble;
@@ -224,8 +244,9 @@ fn create_publisher(
         action
     };
     let created = shield(|| {
-        topic.pub_sub.get().map(|service| {
-            service
+        topic.services.get().map(|services| {
+            services
+                .pub_sub
                 .publisher_builder()
                 .initial_max_slice_len(blocks)
                 .allocation_strategy(AllocationStrategy::Static)

@@ -4,19 +4,17 @@ use std::time::Duration;
 
 use iceoryx2::prelude::CallbackProgression;
 use iceoryx2::service::attribute::{AttributeKey, AttributeSet, AttributeSpecifier, AttributeValue};
-use iceoryx2::service::builder::event::EventOpenOrCreateError;
-use iceoryx2::service::builder::publish_subscribe::{PublishSubscribeCreateError, PublishSubscribeOpenError};
+use iceoryx2::service::builder::publish_subscribe::PublishSubscribeOpenError;
 use iceoryx2::service::port_factory::{PortFactory as _, event, publish_subscribe};
 
 use super::node::Node;
 use super::service::{Block64, Header, SessionService};
 use super::shield::shield;
-use crate::os::{Deadline, Forked, Owned};
+use super::turn::{Part, Turn};
+use crate::os::Forked;
 use crate::pool::{MemoryFacts, PoolError, admit};
 use crate::wire::WIRE_VERSION;
 
-/// Longest that opening waits for another process that is just creating or removing the topic.
-const OPEN_BOUND: Duration = Duration::from_secs(3);
 /// Processes that may use a topic, besides one for each of its ports: those that only look at it.
 const ONLOOKERS: usize = 16;
 /// What a topic's small files may take. iceoryx2 maps them without asking for the room first: where there is less, its
@@ -192,10 +190,15 @@ type Event = event::PortFactory<SessionService>;
 /// A topic's two services: one carries the messages, one wakes those who wait for them.
 #[derive(Debug)]
 pub(crate) struct OpenTopic {
-    pub(super) pub_sub: Owned<PubSub>,
-    pub(super) event: Owned<Event>,
+    pub(super) services: Part<Services>,
     name: String,
     settings: TopicSettings,
+}
+
+#[derive(Debug)]
+pub(super) struct Services {
+    pub(super) pub_sub: PubSub,
+    pub(super) event: Event,
 }
 
 /// What can be seen of a topic from outside.
@@ -270,11 +273,13 @@ impl OpenTopic {
         let settings = wishes.or_default()?;
         let facts = MemoryFacts::gather(node.directory()).map_err(|error| failed(name, error))?;
         admit(ROOM_FOR_FILES, &facts)?;
+        let _turn = Turn::take(node.directory()).map_err(|error| failed(name, error))?;
         let pub_sub = open_or_create_pub_sub(node, name, &settings)?;
         let settings = read_settings(name, &pub_sub)?;
         wishes.verify(name, &settings)?;
         let event = open_or_create_event(node, name, &settings)?;
-        Ok(Self { pub_sub: Owned::new(pub_sub), event: Owned::new(event), name: name.to_owned(), settings })
+        let services = Part::new(Services { pub_sub, event }, node.directory());
+        Ok(Self { services, name: name.to_owned(), settings })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -294,6 +299,7 @@ impl TopicFacts {
     /// Looks at a topic without taking part in it; `None` if it is gone, or is not one of ours.
     pub(crate) fn look(node: &Node, name: &str) -> Result<Option<Self>, TopicError> {
         let service = service_name(name)?;
+        let _turn = Turn::take(node.directory()).map_err(|error| failed(name, error))?;
         let opened = shield(|| -> Result<_, Forked> {
             Ok(node.get()?.service_builder(&service).publish_subscribe::<[Block64]>().user_header::<Header>().open())
         })
@@ -321,87 +327,54 @@ impl TopicFacts {
     }
 }
 
+/// In a turn: nobody else makes or removes the service meanwhile.
 fn open_or_create_pub_sub(node: &Node, name: &str, settings: &TopicSettings) -> Result<PubSub, TopicError> {
     let service = service_name(name)?;
-    let deadline = Deadline::after(OPEN_BOUND);
-    loop {
-        let builder = || {
-            Ok::<_, Forked>(
-                node.get()?.service_builder(&service).publish_subscribe::<[Block64]>().user_header::<Header>(),
-            )
-        };
-        let opened = shield(|| Ok::<_, Forked>(builder()?.open())).map_err(|panicked| failed(name, panicked.0))??;
-        let reason = match opened {
-            Ok(service) => return Ok(service),
-            Err(PublishSubscribeOpenError::DoesNotExist) => {
-                let created = shield(|| {
-                    Ok::<_, Forked>(
-                        builder()?
-                            .enable_safe_overflow(settings.overflow == Overflow::DropOldest)
-                            .subscriber_max_buffer_size(settings.depth)
-                            .history_size(settings.history)
-                            .subscriber_max_borrowed_samples(settings.max_borrowed)
-                            .max_publishers(settings.max_publishers)
-                            .max_subscribers(settings.max_subscribers)
-                            .max_nodes(settings.max_publishers + settings.max_subscribers + ONLOOKERS)
-                            .create_with_attributes(&attributes(settings)),
-                    )
-                })
-                .map_err(|panicked| failed(name, panicked.0))??;
-                match created {
-                    Ok(service) => return Ok(service),
-                    Err(
-                        error @ (PublishSubscribeCreateError::AlreadyExists
-                        | PublishSubscribeCreateError::IsBeingCreatedByAnotherInstance
-                        | PublishSubscribeCreateError::HangsInCreation),
-                    ) => format!("{error:?}"),
-                    Err(error) => return Err(failed(name, format!("{error:?}"))),
-                }
-            }
-            Err(PublishSubscribeOpenError::IncompatibleTypes) => {
-                return Err(failed(name, "something that is not tensorbus, or another version of it, uses this name"));
-            }
-            Err(
-                error @ (PublishSubscribeOpenError::IsMarkedForDestruction
-                | PublishSubscribeOpenError::HangsInCreation
-                | PublishSubscribeOpenError::ServiceInCorruptedState),
-            ) => {
-                // Most likely its maker was killed in the middle of making it.
-                let _ = node.remove_dead();
-                format!("{error:?}")
-            }
-            Err(error) => return Err(failed(name, format!("{error:?}"))),
-        };
-        if deadline.left().is_none() {
-            return Err(failed(name, reason));
+    let builder =
+        || Ok::<_, Forked>(node.get()?.service_builder(&service).publish_subscribe::<[Block64]>().user_header::<Header>());
+    let opened = shield(|| Ok::<_, Forked>(builder()?.open())).map_err(|panicked| failed(name, panicked.0))??;
+    match opened {
+        Ok(service) => return Ok(service),
+        Err(PublishSubscribeOpenError::DoesNotExist) => {}
+        Err(PublishSubscribeOpenError::IncompatibleTypes) => {
+            return Err(failed(name, "something that is not tensorbus, or another version of it, uses this name"));
         }
-        std::thread::yield_now();
+        Err(error) => return Err(failed(name, format!("{error:?}"))),
     }
+    let created = shield(|| {
+        Ok::<_, Forked>(
+            builder()?
+                .enable_safe_overflow(settings.overflow == Overflow::DropOldest)
+                .subscriber_max_buffer_size(settings.depth)
+                .history_size(settings.history)
+                .subscriber_max_borrowed_samples(settings.max_borrowed)
+                .max_publishers(settings.max_publishers)
+                .max_subscribers(settings.max_subscribers)
+                .max_nodes(settings.max_publishers + settings.max_subscribers + ONLOOKERS)
+                .create_with_attributes(&attributes(settings)),
+        )
+    })
+    .map_err(|panicked| failed(name, panicked.0))??;
+    created.map_err(|error| failed(name, format!("{error:?}")))
 }
 
+/// In a turn, like the other service.
 fn open_or_create_event(node: &Node, name: &str, settings: &TopicSettings) -> Result<Event, TopicError> {
     let service = service_name(name)?;
-    let deadline = Deadline::after(OPEN_BOUND);
-    loop {
-        let opened = shield(|| {
-            Ok::<_, Forked>(
-                node.get()?
-                    .service_builder(&service)
-                    .event()
-                    .max_notifiers(settings.max_publishers)
-                    .max_listeners(settings.max_subscribers)
-                    .max_nodes(settings.max_publishers + settings.max_subscribers + ONLOOKERS)
-                    .event_id_max_value(1)
-                    .open_or_create(),
-            )
-        })
-        .map_err(|panicked| failed(name, panicked.0))??;
-        match opened {
-            Ok(service) => return Ok(service),
-            Err(EventOpenOrCreateError::SystemInFlux) if deadline.left().is_some() => std::thread::yield_now(),
-            Err(error) => return Err(failed(name, format!("{error:?}"))),
-        }
-    }
+    let opened = shield(|| {
+        Ok::<_, Forked>(
+            node.get()?
+                .service_builder(&service)
+                .event()
+                .max_notifiers(settings.max_publishers)
+                .max_listeners(settings.max_subscribers)
+                .max_nodes(settings.max_publishers + settings.max_subscribers + ONLOOKERS)
+                .event_id_max_value(1)
+                .open_or_create(),
+        )
+    })
+    .map_err(|panicked| failed(name, panicked.0))??;
+    opened.map_err(|error| failed(name, format!("{error:?}")))
 }
 
 fn read_settings(name: &str, pub_sub: &PubSub) -> Result<TopicSettings, TopicError> {
