@@ -58,7 +58,7 @@ impl Service for FileService {
     >;
     type Monitoring = monitoring::recommended::Ipc;
     type Reactor = reactor::recommended::Ipc;
-    type ArcThreadSafetyPolicy<T: Send + Debug + Abandonable> = arc_sync_policy::mutex_protected::MutexProtected<T>;
+    type ArcThreadSafetyPolicy<T: Send + Debug + Abandonable> = arc_sync_policy::single_threaded::SingleThreaded<T>;
     type BlackboardMgmt<T: Send + Sync + Debug + ZeroCopySend + 'static> = dynamic_storage::file::Storage<T>;
     type BlackboardPayload = shared_memory::file::Memory<BumpAllocator>;
     type UniqueId = UniqueSystemId;

@@ -16,7 +16,7 @@ fn a_tensor_outlives_its_killed_publisher_its_subscriber_and_its_bus() {
     let mut node = session.node("publish", &["3", "100000"]);
     node.expect("ready");
     node.tell("go");
-    let tensor = subscriber.recv(PATIENCE).unwrap().first();
+    let tensor = subscriber.recv(PATIENCE).unwrap().first().clone();
     node.expect("published");
     node.kill();
     bus.remove_dead().unwrap();
@@ -56,7 +56,7 @@ fn a_held_tensor_is_not_overwritten_after_its_subscriber_was_dropped() {
     let publisher = bus.topic("numbers").publisher().unwrap();
     let subscriber = bus.topic("numbers").subscriber().unwrap();
     publisher.publish_copy(&[11u32; 64], &[64]).unwrap();
-    let held = subscriber.recv(PATIENCE).unwrap().first();
+    let held = subscriber.recv(PATIENCE).unwrap().first().clone();
     drop(subscriber);
     let other = bus.topic("numbers").subscriber().unwrap();
     for number in 0..200u32 {
@@ -99,7 +99,7 @@ fn messages_of_many_departed_publishers_can_be_held() {
         .map(|number| {
             let publisher = bus.topic("numbers").slots(1).slot_bytes(4).publisher().unwrap();
             publisher.publish_copy(&[number], &[1]).unwrap();
-            subscriber.recv(PATIENCE).unwrap().first()
+            subscriber.recv(PATIENCE).unwrap().first().clone()
         })
         .collect();
     for (number, tensor) in (0u32..).zip(&held) {

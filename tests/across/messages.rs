@@ -22,7 +22,7 @@ fn every_dtype_and_shape_arrives_as_it_was_sent() {
                 *byte = (number % 251) as u8;
             }
             tensor.publish().unwrap();
-            let received = subscriber.recv(PATIENCE).unwrap().first();
+            let received = subscriber.recv(PATIENCE).unwrap().first().clone();
             assert_eq!((received.dtype(), received.shape()), (dtype, shape));
             assert_eq!(received.name(), DEFAULT_TENSOR_NAME);
             let elements: usize = shape.iter().product();

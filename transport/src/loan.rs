@@ -3,18 +3,18 @@ use std::sync::Arc;
 
 use crate::element::Element;
 use crate::layout::{Dtype, TensorLayout};
-use crate::port::Slot;
-use crate::publisher::{Encoded, Inner, PublishError};
+use crate::os::monotonic_ns;
+use crate::port::{SendFailure, Slot};
+use crate::publisher::PublishError;
 use crate::view::{self, ViewError};
-use crate::wire::Metadata;
+use crate::wire::{EncodedLayout, MAGIC, Metadata, Preamble, WIRE_VERSION, encode_metadata};
 
 /// A slot taken out of a publisher's pool, with the layout of the message that it will be.
 pub(crate) struct Loan {
     slot: Slot,
-    encoded: Arc<Encoded>,
+    encoded: Arc<EncodedLayout>,
     metadata: Metadata,
     source_time_ns: u64,
-    publisher: Arc<Inner>,
 }
 
 /// A message of one tensor, to be written in place and published. Made by [`Publisher::loan`](crate::Publisher::loan).
@@ -40,20 +40,58 @@ pub struct TensorViewMut<'a> {
 }
 
 impl Loan {
-    pub(crate) fn new(publisher: Arc<Inner>, encoded: Arc<Encoded>, slot: Slot) -> Self {
-        Self { slot, encoded, metadata: Metadata::new(), source_time_ns: 0, publisher }
+    pub(crate) fn new(encoded: Arc<EncodedLayout>, slot: Slot) -> Self {
+        Self { slot, encoded, metadata: Metadata::new(), source_time_ns: 0 }
     }
 
-    fn publish(self) -> Result<usize, PublishError> {
-        self.publisher.publish(&self.encoded, self.slot, &self.metadata, self.source_time_ns)
+    /// Writes what stands around the tensors and sends the slot.
+    fn publish(mut self) -> Result<usize, PublishError> {
+        let metadata_len = if self.metadata.is_empty() {
+            0
+        } else {
+            self.write_metadata().inspect_err(|_| self.slot.sender().count_failure())?
+        };
+        let Self { slot, encoded, source_time_ns, .. } = &mut self;
+        let preamble = |sequence| Preamble {
+            magic: MAGIC,
+            version: WIRE_VERSION,
+            flags: 0,
+            // Bounded by MAX_LAYOUT_BYTES, checked when it was encoded; so is the offset behind it.
+            layout_len: encoded.bytes().len() as u32,
+            data_offset: encoded.parts().data.start as u32,
+            data_len: encoded.layout().data_len() as u64,
+            metadata_len: metadata_len as u32,
+            reserved: 0,
+            sequence,
+            publish_time_ns: monotonic_ns(),
+            source_time_ns: *source_time_ns,
+            layout_fingerprint: encoded.fingerprint(),
+        };
+        slot.send(preamble).map_err(|failure| {
+            let topic = slot.sender().topic().to_owned();
+            match failure {
+                SendFailure::Undelivered => PublishError::Undelivered { topic },
+                SendFailure::Forked => PublishError::Forked,
+                SendFailure::Broken(reason) => PublishError::Broken { topic, reason },
+            }
+        })
+    }
+
+    fn write_metadata(&mut self) -> Result<usize, PublishError> {
+        let encoded = encode_metadata(&self.metadata)?;
+        let bytes = self.slot.bytes_mut().map_err(|_| PublishError::Forked)?;
+        let room = bytes.get_mut(self.encoded.parts().metadata.start..).unwrap_or_default();
+        let too_large = PublishError::MetadataTooLarge { needed: encoded.len(), left: room.len() };
+        room.get_mut(..encoded.len()).ok_or(too_large)?.copy_from_slice(&encoded);
+        Ok(encoded.len())
     }
 
     fn first(&self) -> &TensorLayout {
-        &self.encoded.layout.tensors()[0]
+        &self.encoded.layout().tensors()[0]
     }
 
     fn first_range(&self) -> Range<usize> {
-        let start = self.encoded.parts.data.start + self.first().offset;
+        let start = self.encoded.parts().data.start + self.first().offset;
         start..start + self.first().len
     }
 }
@@ -87,7 +125,7 @@ impl TensorMut {
     /// [`ViewError`] if they are of another type.
     pub fn view_mut<T: Element>(&mut self) -> Result<&mut [T], ViewError> {
         let range = self.loan.first_range();
-        view::slice_mut(&self.loan.encoded.layout.tensors()[0], &mut self.loan.slot.bytes_mut()?[range])
+        view::slice_mut(&self.loan.encoded.layout().tensors()[0], &mut self.loan.slot.bytes_mut()?[range])
     }
 
     /// The tensor's bytes, to write.
@@ -106,7 +144,7 @@ impl TensorMut {
     #[cfg(feature = "ndarray")]
     pub fn array_view_mut<T: Element>(&mut self) -> Result<ndarray::ArrayViewMutD<'_, T>, ViewError> {
         let range = self.loan.first_range();
-        view::array_mut(&self.loan.encoded.layout.tensors()[0], &mut self.loan.slot.bytes_mut()?[range])
+        view::array_mut(&self.loan.encoded.layout().tensors()[0], &mut self.loan.slot.bytes_mut()?[range])
     }
 
     /// Metadata that goes with the message. At most what is left of 4 KiB beside the layout, unless slots have room.
@@ -138,7 +176,7 @@ impl MessageMut {
 
     /// What the tensors are, in the order in which they were asked for.
     pub fn layout(&self) -> &[TensorLayout] {
-        self.loan.encoded.layout.tensors()
+        self.loan.encoded.layout().tensors()
     }
 
     /// The tensor of this name, to write.
@@ -146,12 +184,12 @@ impl MessageMut {
     /// # Errors
     /// [`ViewError::NoSuchTensor`] if there is none.
     pub fn tensor_mut(&mut self, name: &str) -> Result<TensorViewMut<'_>, ViewError> {
-        let tensors = self.loan.encoded.layout.tensors();
+        let tensors = self.loan.encoded.layout().tensors();
         let Some(layout) = tensors.iter().find(|tensor| tensor.name == name) else {
             let present = tensors.iter().map(|tensor| tensor.name.clone()).collect();
             return Err(ViewError::NoSuchTensor { name: name.to_owned(), present });
         };
-        let start = self.loan.encoded.parts.data.start + layout.offset;
+        let start = self.loan.encoded.parts().data.start + layout.offset;
         let bytes = &mut self.loan.slot.bytes_mut()?[start..start + layout.len];
         Ok(TensorViewMut { layout, bytes })
     }
@@ -161,8 +199,8 @@ impl MessageMut {
     /// # Errors
     /// [`ViewError::NoSuchTensor`] if there are fewer.
     pub fn tensors_mut<const N: usize>(&mut self) -> Result<[TensorViewMut<'_>; N], ViewError> {
-        let tensors = self.loan.encoded.layout.tensors();
-        let mut rest = &mut self.loan.slot.bytes_mut()?[self.loan.encoded.parts.data.clone()];
+        let tensors = self.loan.encoded.layout().tensors();
+        let mut rest = &mut self.loan.slot.bytes_mut()?[self.loan.encoded.parts().data.clone()];
         let mut taken = 0;
         let mut views = Vec::with_capacity(N);
         for layout in tensors.iter().take(N) {

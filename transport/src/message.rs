@@ -7,7 +7,7 @@ use crate::element::Element;
 use crate::layout::{Dtype, MessageLayout, TensorLayout};
 use crate::os::monotonic_ns;
 use crate::port::Received;
-use crate::subscriber::Core;
+use crate::subscriber::Heard;
 use crate::view::{self, ViewError};
 use crate::wire::Metadata;
 
@@ -17,36 +17,28 @@ use crate::wire::Metadata;
 /// bytes stay, whatever becomes of subscriber, bus, and the publisher's process.
 #[derive(Clone)]
 pub struct Message {
-    inner: Arc<Inner>,
+    first: Tensor,
 }
 
 /// One tensor of a [`Message`], which it keeps.
 #[derive(Clone)]
 pub struct Tensor {
-    message: Message,
+    inner: Arc<Inner>,
     index: usize,
 }
 
-/// Dropped in the order of its fields: the slot goes back while its subscriber is still registered.
 pub(crate) struct Inner {
-    received: Received,
+    received: Received<Heard>,
     slot_bytes: usize,
     data: Range<usize>,
     layout: Arc<MessageLayout>,
     metadata: Metadata,
     lost: u64,
-    _subscriber: Arc<Core>,
 }
 
 impl Message {
     /// `data` and `layout` come from a decoder that was given exactly `received`'s payload.
-    pub(crate) fn new(
-        received: Received,
-        slot_bytes: usize,
-        decoded: crate::wire::Decoded,
-        lost: u64,
-        subscriber: Arc<Core>,
-    ) -> Self {
+    pub(crate) fn new(received: Received<Heard>, slot_bytes: usize, decoded: crate::wire::Decoded, lost: u64) -> Self {
         let inner = Inner {
             received,
             slot_bytes,
@@ -54,14 +46,15 @@ impl Message {
             layout: decoded.layout,
             metadata: decoded.metadata,
             lost,
-            _subscriber: subscriber,
         };
-        Self { inner: Arc::new(inner) }
+        Self { first: Tensor { inner: Arc::new(inner), index: 0 } }
     }
 
     /// The first tensor; every message has one.
-    pub fn first(&self) -> Tensor {
-        Tensor { message: self.clone(), index: 0 }
+    ///
+    /// It lives as long as the message is borrowed; a clone of it keeps the message by itself.
+    pub fn first(&self) -> &Tensor {
+        &self.first
     }
 
     /// The tensor of this name.
@@ -69,53 +62,64 @@ impl Message {
     /// # Errors
     /// [`ViewError::NoSuchTensor`] if there is none.
     pub fn tensor(&self, name: &str) -> Result<Tensor, ViewError> {
-        match self.inner.layout.position(name) {
-            Some(index) => Ok(Tensor { message: self.clone(), index }),
+        match self.first.inner.layout.position(name) {
+            Some(index) => Ok(self.number(index)),
             None => Err(ViewError::NoSuchTensor {
                 name: name.to_owned(),
-                present: self.inner.layout.tensors().iter().map(|tensor| tensor.name.clone()).collect(),
+                present: self.first.inner.layout.tensors().iter().map(|tensor| tensor.name.clone()).collect(),
             }),
         }
     }
 
     /// All tensors, in the publisher's order.
     pub fn tensors(&self) -> impl ExactSizeIterator<Item = Tensor> + '_ {
-        (0..self.inner.layout.tensors().len()).map(|index| Tensor { message: self.clone(), index })
+        (0..self.first.inner.layout.tensors().len()).map(|index| self.number(index))
     }
 
     /// Metadata that the publisher added.
     pub fn metadata(&self) -> &Metadata {
-        &self.inner.metadata
+        &self.first.inner.metadata
     }
 
     /// Number of the message, counted by its publisher from 0.
     pub fn sequence(&self) -> u64 {
-        self.inner.received.preamble.sequence
+        self.first.inner.received.preamble.sequence
     }
 
     /// Messages of this publisher that this subscriber missed since the one it received before; 0 for the first.
     pub fn lost(&self) -> u64 {
-        self.inner.lost
+        self.first.inner.lost
     }
 
     /// Identifies the publisher: unique on this machine while it lives.
     pub fn publisher(&self) -> u128 {
-        self.inner.received.publisher
+        self.first.inner.received.publisher
     }
 
     /// When it was published, in nanoseconds of the machine's monotonic clock (`CLOCK_MONOTONIC`).
     pub fn publish_time_ns(&self) -> u64 {
-        self.inner.received.preamble.publish_time_ns
+        self.first.inner.received.preamble.publish_time_ns
     }
 
     /// When the content came to be, in nanoseconds since the Unix epoch, if the publisher said so.
     pub fn source_time_ns(&self) -> Option<u64> {
-        Some(self.inner.received.preamble.source_time_ns).filter(|&time| time != 0)
+        Some(self.first.inner.received.preamble.source_time_ns).filter(|&time| time != 0)
     }
 
     /// Time since it was published; zero if its time lies in the future.
     pub fn age(&self) -> Duration {
         Duration::from_nanos(monotonic_ns().saturating_sub(self.publish_time_ns()))
+    }
+
+    fn number(&self, index: usize) -> Tensor {
+        Tensor { inner: self.first.inner.clone(), index }
+    }
+}
+
+impl Tensor {
+    /// The message it belongs to.
+    pub fn message(&self) -> Message {
+        Message { first: Self { inner: self.inner.clone(), index: 0 } }
     }
 
     fn data(&self) -> &[u8] {
@@ -125,13 +129,6 @@ impl Message {
             .payload(self.inner.slot_bytes)
             .and_then(|payload| payload.get(self.inner.data.clone()))
             .unwrap_or_default()
-    }
-}
-
-impl Tensor {
-    /// The message it belongs to.
-    pub fn message(&self) -> &Message {
-        &self.message
     }
 
     /// Name, unique in its message.
@@ -156,13 +153,13 @@ impl Tensor {
 
     /// What it is and where it lies.
     pub fn layout(&self) -> &TensorLayout {
-        &self.message.inner.layout.tensors()[self.index]
+        &self.inner.layout.tensors()[self.index]
     }
 
     /// Its bytes in shared memory, from the first element to the end of the last one; aligned to 64.
     pub fn bytes(&self) -> &[u8] {
         let layout = self.layout();
-        self.message.data().get(layout.offset..layout.offset + layout.len).unwrap_or_default()
+        self.data().get(layout.offset..layout.offset + layout.len).unwrap_or_default()
     }
 
     /// The elements in row-major order, where they lie.
@@ -187,7 +184,7 @@ impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Message")
             .field("sequence", &self.sequence())
-            .field("tensors", &self.inner.layout.tensors())
+            .field("tensors", &self.first.inner.layout.tensors())
             .field("metadata", self.metadata())
             .finish_non_exhaustive()
     }

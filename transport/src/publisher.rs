@@ -1,18 +1,14 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use rkyv::util::AlignedVec;
-
 use crate::bus::BusInner;
 use crate::element::Element;
 use crate::layout::{DEFAULT_TENSOR_NAME, Dtype, LayoutError, MessageLayout, TensorSpec};
 use crate::loan::{Loan, MessageMut, TensorMut};
-use crate::os::monotonic_ns;
-use crate::port::{LoanFailure, OpenTopic, SendFailure, Sender, Slot, TopicError, TopicSettings};
+use crate::os::Forked;
+use crate::port::{LoanFailure, OpenTopic, Sender, Sending, TopicError, TopicSettings};
 use crate::view::ViewError;
-use crate::wire::{
-    EncodeError, MAGIC, Metadata, Parts, Preamble, WIRE_VERSION, encode_layout, encode_metadata, fingerprint_of,
-};
+use crate::wire::{EncodeError, EncodedLayout};
 
 /// Room in each slot for layout and metadata, beside the tensor data that the user asked for.
 const HEADER_ROOM: usize = 4096;
@@ -31,13 +27,9 @@ pub struct Publisher {
 /// Dropped in the order of its fields: port, services, bus.
 #[derive(Debug)]
 pub(crate) struct Inner {
-    sender: OnceLock<Sender>,
+    sender: OnceLock<Arc<Sender>>,
     topic: OpenTopic,
     pool: PoolWishes,
-    /// The layout of the last loan: most publishers send the same one again and again.
-    last_layout: Mutex<Option<Arc<Encoded>>>,
-    /// Number of the next message. Held while sending, so that numbers arrive in order.
-    next_sequence: Mutex<u64>,
     /// Held while the pool is made, so that only one is.
     creating: Mutex<()>,
     counters: Counters,
@@ -57,20 +49,8 @@ impl Default for PoolWishes {
     }
 }
 
-/// A layout as it is written into each message that has it.
-#[derive(Debug)]
-pub(crate) struct Encoded {
-    pub(crate) layout: MessageLayout,
-    bytes: AlignedVec,
-    fingerprint: u64,
-    pub(crate) parts: Parts,
-}
-
 #[derive(Debug, Default)]
 struct Counters {
-    published: AtomicU64,
-    unheard: AtomicU64,
-    failed: AtomicU64,
     loans_refused: AtomicU64,
     copied_bytes: AtomicU64,
 }
@@ -195,13 +175,17 @@ pub enum PublishError {
     },
 }
 
+impl From<Forked> for LoanError {
+    fn from(_: Forked) -> Self {
+        Self::Forked
+    }
+}
+
 impl Publisher {
     pub(crate) fn create(bus: Arc<BusInner>, topic: OpenTopic, pool: PoolWishes) -> Result<Self, TopicError> {
         let inner = Inner {
             sender: OnceLock::new(),
             topic,
-            last_layout: Mutex::new(None),
-            next_sequence: Mutex::new(0),
             creating: Mutex::new(()),
             counters: Counters::default(),
             bus,
@@ -220,12 +204,8 @@ impl Publisher {
     /// # Errors
     /// [`LoanError`] if the tensor is not one a message can carry, does not fit into a slot, or no slot is free.
     pub fn loan(&self, dtype: Dtype, shape: &[usize]) -> Result<TensorMut, LoanError> {
-        let remembered = self.inner.remembered().filter(|last| last.layout.is_single(dtype, shape));
-        let encoded = match remembered {
-            Some(encoded) => encoded,
-            None => self.inner.encode(&[TensorSpec::new(DEFAULT_TENSOR_NAME, dtype, shape)])?,
-        };
-        Ok(TensorMut::new(self.inner.loan(encoded)?))
+        let layout = || MessageLayout::pack(&[TensorSpec::new(DEFAULT_TENSOR_NAME, dtype, shape)]);
+        Ok(TensorMut::new(self.inner.loan(|last| last.is_single(dtype, shape), layout)?))
     }
 
     /// Takes a slot for a message of several named tensors.
@@ -252,12 +232,7 @@ impl Publisher {
     /// [`LoanError`] if the tensors are not ones a message can carry, do not fit into a slot, or no slot is free.
     pub fn loan_message(&self, tensors: &[TensorSpec]) -> Result<MessageMut, LoanError> {
         let layout = MessageLayout::pack(tensors)?;
-        let remembered = self.inner.remembered().filter(|last| last.layout == layout);
-        let encoded = match remembered {
-            Some(encoded) => encoded,
-            None => self.inner.encode_layout(layout)?,
-        };
-        Ok(MessageMut::new(self.inner.loan(encoded)?))
+        Ok(MessageMut::new(self.inner.loan(|last| *last == layout, || Ok(layout.clone()))?))
     }
 
     /// Copies values into a loan and publishes it: one copy, which writing in place avoids.
@@ -290,11 +265,12 @@ impl Publisher {
     /// What has become of the messages so far.
     pub fn stats(&self) -> PublisherStats {
         let counters = &self.inner.counters;
+        let sender = self.inner.sender.get();
         PublisherStats {
-            published: counters.published.load(Ordering::Relaxed),
-            unheard: counters.unheard.load(Ordering::Relaxed),
-            refused: self.inner.sender.get().map_or(0, Sender::refused),
-            failed: counters.failed.load(Ordering::Relaxed),
+            published: sender.map_or(0, |sender| sender.published()),
+            unheard: sender.map_or(0, |sender| sender.unheard()),
+            refused: sender.map_or(0, |sender| sender.refused()),
+            failed: sender.map_or(0, |sender| sender.failed()),
             loans_refused: counters.loans_refused.load(Ordering::Relaxed),
             copied_bytes: counters.copied_bytes.load(Ordering::Relaxed),
         }
@@ -302,27 +278,8 @@ impl Publisher {
 }
 
 impl Inner {
-    fn remembered(&self) -> Option<Arc<Encoded>> {
-        self.last_layout.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn encode(&self, specs: &[TensorSpec]) -> Result<Arc<Encoded>, LoanError> {
-        self.encode_layout(MessageLayout::pack(specs)?)
-    }
-
-    fn encode_layout(&self, layout: MessageLayout) -> Result<Arc<Encoded>, LoanError> {
-        let bytes = encode_layout(&layout)?;
-        let parts = Parts::place(bytes.len(), layout.data_len()).ok_or_else(|| LayoutError::SizeOverflows {
-            dtype: layout.tensors()[0].dtype,
-            shape: layout.tensors()[0].shape.clone(),
-        })?;
-        let encoded = Arc::new(Encoded { fingerprint: fingerprint_of(&bytes), layout, bytes, parts });
-        *self.last_layout.lock().unwrap_or_else(PoisonError::into_inner) = Some(encoded.clone());
-        Ok(encoded)
-    }
-
     /// The port, made now if this is the first loan of a publisher without a size.
-    fn sender_for(&self, data_bytes: usize) -> Result<&Sender, TopicError> {
+    fn sender_for(&self, data_bytes: usize) -> Result<&Arc<Sender>, TopicError> {
         if let Some(sender) = self.sender.get() {
             return Ok(sender);
         }
@@ -334,108 +291,68 @@ impl Inner {
         let default_slots = settings.depth.max(settings.history) + settings.max_borrowed + SPARE_SLOTS;
         let slots = self.pool.slots.unwrap_or(default_slots);
         let slot_bytes = data_bytes.saturating_add(HEADER_ROOM);
-        let sender = Sender::create(&self.bus.node, &self.topic, slots, slot_bytes, self.pool.prefault)?;
+        let sender =
+            Sender::create(&self.bus.node, &self.topic, slots, slot_bytes, self.pool.prefault, self.bus.clone())?;
         Ok(self.sender.get_or_init(|| sender))
     }
 
-    fn loan(self: &Arc<Self>, encoded: Arc<Encoded>) -> Result<Loan, LoanError> {
-        self.take_slot(&encoded).map(|slot| Loan::new(self.clone(), encoded, slot)).inspect_err(|_| {
+    /// A slot for a message of `layout`, which is only made if the one of the loan before is not `as_before`.
+    fn loan(
+        &self,
+        as_before: impl FnOnce(&MessageLayout) -> bool,
+        layout: impl FnOnce() -> Result<MessageLayout, LayoutError>,
+    ) -> Result<Loan, LoanError> {
+        self.try_loan(as_before, layout).inspect_err(|_| {
             self.counters.loans_refused.fetch_add(1, Ordering::Relaxed);
         })
     }
 
-    fn take_slot(&self, encoded: &Encoded) -> Result<Slot, LoanError> {
+    fn try_loan(
+        &self,
+        as_before: impl FnOnce(&MessageLayout) -> bool,
+        layout: impl FnOnce() -> Result<MessageLayout, LayoutError>,
+    ) -> Result<Loan, LoanError> {
         if !self.bus.is_ours() {
             return Err(LoanError::Forked);
         }
-        let sender = self.sender_for(encoded.layout.data_len())?;
-        let needed = encoded.parts.data.end;
-        if needed > sender.slot_bytes() {
-            return Err(LoanError::TooLarge {
-                topic: self.topic.name().to_owned(),
-                needed,
-                slot_bytes: sender.slot_bytes(),
-            });
+        if let Some(sender) = self.sender.get() {
+            let mut sending = sender.lock()?;
+            let encoded = match sending.last_layout() {
+                Some(last) if as_before(last.layout()) => last.clone(),
+                last => last.insert(Arc::new(EncodedLayout::new(layout()?)?)).clone(),
+            };
+            return self.take_slot(sending, sender, encoded);
         }
-        let mut slot = sender.loan().map_err(|failure| match failure {
-            LoanFailure::NoFreeSlot => {
-                LoanError::NoFreeSlot { topic: self.topic.name().to_owned(), slots: sender.slots() }
-            }
+        let encoded = Arc::new(EncodedLayout::new(layout()?)?);
+        let sender = self.sender_for(encoded.layout().data_len())?;
+        self.take_slot(sender.lock()?, sender, encoded)
+    }
+
+    fn take_slot(
+        &self,
+        mut sending: Sending<'_>,
+        sender: &Sender,
+        encoded: Arc<EncodedLayout>,
+    ) -> Result<Loan, LoanError> {
+        let topic = || self.topic.name().to_owned();
+        let (needed, slot_bytes) = (encoded.parts().data.end, sender.slot_bytes());
+        if needed > slot_bytes {
+            return Err(LoanError::TooLarge { topic: topic(), needed, slot_bytes });
+        }
+        let loaned = sending.loan();
+        // A slot that is given back takes the lock.
+        drop(sending);
+        let mut slot = loaned.map_err(|failure| match failure {
+            LoanFailure::NoFreeSlot => LoanError::NoFreeSlot { topic: topic(), slots: sender.slots() },
             LoanFailure::Forked => LoanError::Forked,
-            LoanFailure::Broken(reason) => LoanError::Broken { topic: self.topic.name().to_owned(), reason },
+            LoanFailure::Broken(reason) => LoanError::Broken { topic: topic(), reason },
         })?;
-        let bytes = slot.bytes_mut().map_err(|_| LoanError::Forked)?;
         // A slot that carried this layout before still has it: not to write it again keeps its cache lines in the readers'
         // caches, which is a good part of a hand-over.
-        let layout = &mut bytes[encoded.parts.layout.clone()];
-        if *layout != *encoded.bytes {
-            layout.copy_from_slice(&encoded.bytes);
+        let layout = &mut slot.bytes_mut()?[encoded.parts().layout.clone()];
+        if *layout != *encoded.bytes() {
+            layout.copy_from_slice(encoded.bytes());
         }
-        Ok(slot)
+        Ok(Loan::new(encoded, slot))
     }
-
-    /// Writes what stands around the tensors and sends the slot.
-    pub(crate) fn publish(
-        &self,
-        encoded: &Encoded,
-        slot: Slot,
-        metadata: &Metadata,
-        source_time_ns: u64,
-    ) -> Result<usize, PublishError> {
-        let sent = self.send(encoded, slot, metadata, source_time_ns);
-        let counter = match sent {
-            Ok(_) => &self.counters.published,
-            Err(_) => &self.counters.failed,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-        if let Ok(0) = sent {
-            self.counters.unheard.fetch_add(1, Ordering::Relaxed);
-        }
-        sent
-    }
-
-    fn send(
-        &self,
-        encoded: &Encoded,
-        mut slot: Slot,
-        metadata: &Metadata,
-        source_time_ns: u64,
-    ) -> Result<usize, PublishError> {
-        let metadata_len =
-            if metadata.is_empty() { 0 } else { write_metadata(metadata, encoded.parts.metadata.start, &mut slot)? };
-        // A slot exists, so its sender does.
-        let Some(sender) = self.sender.get() else { return Err(PublishError::Forked) };
-        let mut next_sequence = self.next_sequence.lock().unwrap_or_else(PoisonError::into_inner);
-        let preamble = Preamble {
-            magic: MAGIC,
-            version: WIRE_VERSION,
-            flags: 0,
-            // Bounded by MAX_LAYOUT_BYTES, checked when it was encoded; so is the offset behind it.
-            layout_len: encoded.bytes.len() as u32,
-            data_offset: encoded.parts.data.start as u32,
-            data_len: encoded.layout.data_len() as u64,
-            metadata_len: metadata_len as u32,
-            reserved: 0,
-            sequence: *next_sequence,
-            publish_time_ns: monotonic_ns(),
-            source_time_ns,
-            layout_fingerprint: encoded.fingerprint,
-        };
-        *next_sequence += 1;
-        let topic = || self.topic.name().to_owned();
-        sender.send(slot, &preamble).map_err(|failure| match failure {
-            SendFailure::Undelivered => PublishError::Undelivered { topic: topic() },
-            SendFailure::Forked => PublishError::Forked,
-            SendFailure::Broken(reason) => PublishError::Broken { topic: topic(), reason },
-        })
-    }
-}
-
-fn write_metadata(metadata: &Metadata, start: usize, slot: &mut Slot) -> Result<usize, PublishError> {
-    let encoded = encode_metadata(metadata)?;
-    let bytes = slot.bytes_mut().map_err(|_| PublishError::Forked)?;
-    let room = bytes.get_mut(start..).unwrap_or_default();
-    let too_large = PublishError::MetadataTooLarge { needed: encoded.len(), left: room.len() };
-    room.get_mut(..encoded.len()).ok_or(too_large)?.copy_from_slice(&encoded);
-    Ok(encoded.len())
 }

@@ -1,5 +1,5 @@
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bus::BusInner;
@@ -18,21 +18,13 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(50);
 /// subscriber registered: it leaves the topic when it and the last message are dropped.
 #[derive(Debug)]
 pub struct Subscriber {
-    core: Arc<Core>,
-}
-
-/// Dropped in the order of its fields: the port goes before the bus.
-#[derive(Debug)]
-pub(crate) struct Core {
-    receiver: Receiver,
-    heard: Mutex<Heard>,
+    receiver: Arc<Receiver<Heard>>,
     spin: Duration,
-    _bus: Arc<BusInner>,
 }
 
-/// What changes with each message, under one lock.
+/// What changes with each message, under the receiver's lock.
 #[derive(Debug)]
-struct Heard {
+pub(crate) struct Heard {
     peers: Peers,
     stats: SubscriberStats,
 }
@@ -88,15 +80,10 @@ pub enum ReceiveError {
 }
 
 impl Subscriber {
-    pub(crate) fn create(bus: Arc<BusInner>, topic: OpenTopic, spin: Duration) -> Result<Self, TopicError> {
+    pub(crate) fn create(bus: &Arc<BusInner>, topic: OpenTopic, spin: Duration) -> Result<Self, TopicError> {
         let peers = Peers::new(topic.settings().max_publishers);
-        let core = Core {
-            receiver: Receiver::create(&bus.node, topic)?,
-            heard: Mutex::new(Heard { peers, stats: SubscriberStats::default() }),
-            spin,
-            _bus: bus,
-        };
-        Ok(Self { core: Arc::new(core) })
+        let heard = Heard { peers, stats: SubscriberStats::default() };
+        Ok(Self { receiver: Receiver::create(&bus.node, topic, bus.clone(), heard)?, spin })
     }
 
     /// The oldest message in the queue, if there is one.
@@ -106,12 +93,16 @@ impl Subscriber {
     /// # Errors
     /// [`ReceiveError`] if too many messages are held, or the port does not work any more.
     pub fn try_recv(&self) -> Result<Option<Message>, ReceiveError> {
-        while let Some(received) = self.core.receiver.receive().map_err(|failure| self.error(failure))? {
-            if let Some(message) = self.core.accept(received) {
-                return Ok(Some(message));
+        loop {
+            let mut receiving = self.receiver.lock().map_err(|_| ReceiveError::Forked)?;
+            let Some(received) = receiving.receive().map_err(|failure| self.error(failure))? else { return Ok(None) };
+            let accepted = self.accept(receiving.state(), &received);
+            // The slot of a message that is skipped is given back under the lock.
+            drop(receiving);
+            if let Some((decoded, slot_bytes, lost)) = accepted {
+                return Ok(Some(Message::new(received, slot_bytes, decoded, lost)));
             }
         }
-        Ok(None)
     }
 
     /// Waits for the next message, at most as long as `timeout`: spins for a short while, then sleeps.
@@ -123,7 +114,7 @@ impl Subscriber {
             return Ok(message);
         }
         let deadline = Deadline::after(timeout);
-        let spin = Deadline::after(self.core.spin.min(timeout));
+        let spin = Deadline::after(self.spin.min(timeout));
         while spin.left().is_some() {
             if let Some(message) = self.try_recv()? {
                 return Ok(message);
@@ -131,7 +122,7 @@ impl Subscriber {
             std::hint::spin_loop();
         }
         // What is published from here on makes a new wake-up; what came before is in the queue.
-        self.core.receiver.drain().map_err(|failure| self.error(failure))?;
+        self.receiver.drain().map_err(|failure| self.error(failure))?;
         loop {
             // A wake-up that brings a message stays pending: until the next wait, it spares publishers their system call.
             if let Some(message) = self.try_recv()? {
@@ -140,12 +131,12 @@ impl Subscriber {
             let Some(left) = deadline.left() else {
                 return Err(ReceiveError::Timeout { topic: self.topic().to_owned(), waited: timeout });
             };
-            let woken = self.core.receiver.wait(left.min(LONGEST_SLEEP)).map_err(|failure| self.error(failure))?;
+            let woken = self.receiver.wait(left.min(LONGEST_SLEEP)).map_err(|failure| self.error(failure))?;
             if let Some(message) = self.try_recv()? {
                 return Ok(message);
             }
             if woken {
-                self.core.receiver.drain().map_err(|failure| self.error(failure))?;
+                self.receiver.drain().map_err(|failure| self.error(failure))?;
             }
         }
     }
@@ -164,27 +155,58 @@ impl Subscriber {
 
     /// Name of the topic.
     pub fn topic(&self) -> &str {
-        self.core.receiver.topic().name()
+        self.receiver.topic().name()
     }
 
     /// Settings of the topic.
     pub fn settings(&self) -> &TopicSettings {
-        self.core.receiver.topic().settings()
+        self.receiver.topic().settings()
     }
 
     /// What has come so far.
     pub fn stats(&self) -> SubscriberStats {
-        self.core.heard.lock().unwrap_or_else(PoisonError::into_inner).stats.clone()
+        self.receiver.lock().map(|mut receiving| receiving.state().stats.clone()).unwrap_or_default()
     }
 
     #[cfg(feature = "tokio")]
     pub(crate) fn drain(&self) -> Result<(), ReceiveError> {
-        self.core.receiver.drain().map_err(|failure| self.error(failure))
+        self.receiver.drain().map_err(|failure| self.error(failure))
     }
 
     #[cfg(feature = "tokio")]
     pub(crate) fn wake_up_pending(&self) -> Result<bool, ReceiveError> {
-        self.core.receiver.wait(Duration::ZERO).map_err(|failure| self.error(failure))
+        self.receiver.wait(Duration::ZERO).map_err(|failure| self.error(failure))
+    }
+
+    /// Checks a message and notes it; one that is not valid is counted, to be skipped.
+    fn accept(&self, heard: &mut Heard, received: &Received<Heard>) -> Option<(Decoded, usize, u64)> {
+        match self.decode(&mut heard.peers, received) {
+            Ok(accepted) => {
+                heard.stats.received += 1;
+                heard.stats.lost += accepted.2;
+                Some(accepted)
+            }
+            Err(error) => {
+                heard.stats.rejected += 1;
+                tracing::warn!(topic = self.topic(), %error, "skipped a message that is not valid");
+                heard.stats.last_rejection = Some(error);
+                None
+            }
+        }
+    }
+
+    fn decode(&self, peers: &mut Peers, received: &Received<Heard>) -> Result<(Decoded, usize, u64), DecodeError> {
+        let peer = peers.get(received.publisher, || {
+            // A publisher that is gone has left no trace of its size; what the message says has to do.
+            self.receiver.slot_bytes_of(received.publisher).unwrap_or(received.stated_len())
+        });
+        let payload = received.payload(peer.slot_bytes).ok_or(DecodeError::PayloadBeyondSlot {
+            stated: received.stated_len() as u64,
+            slot_bytes: peer.slot_bytes,
+        })?;
+        let decoded = peer.decoder.decode(&received.preamble, payload)?;
+        let lost = peer.arrived(received.preamble.sequence);
+        Ok((decoded, peer.slot_bytes, lost))
     }
 
     fn error(&self, failure: ReceiveFailure) -> ReceiveError {
@@ -201,41 +223,6 @@ impl AsFd for Subscriber {
     /// Readable while messages may be waiting: for an event loop of one's own, which then calls
     /// [`Subscriber::try_recv`] until it gives `None`, and [`Subscriber::recv`] with no time to reset it.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.core.receiver.as_fd()
-    }
-}
-
-impl Core {
-    /// Checks a message; one that is not valid is counted, and its slot given back.
-    fn accept(self: &Arc<Self>, received: Received) -> Option<Message> {
-        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        let heard = &mut *heard;
-        match self.decode(&mut heard.peers, &received) {
-            Ok((decoded, slot_bytes, lost)) => {
-                heard.stats.received += 1;
-                heard.stats.lost += lost;
-                Some(Message::new(received, slot_bytes, decoded, lost, self.clone()))
-            }
-            Err(error) => {
-                heard.stats.rejected += 1;
-                tracing::warn!(topic = self.receiver.topic().name(), %error, "skipped a message that is not valid");
-                heard.stats.last_rejection = Some(error);
-                None
-            }
-        }
-    }
-
-    fn decode(&self, peers: &mut Peers, received: &Received) -> Result<(Decoded, usize, u64), DecodeError> {
-        let peer = peers.get(received.publisher, || {
-            // A publisher that is gone has left no trace of its size; what the message says has to do.
-            self.receiver.slot_bytes_of(received.publisher).unwrap_or(received.stated_len())
-        });
-        let payload = received.payload(peer.slot_bytes).ok_or(DecodeError::PayloadBeyondSlot {
-            stated: received.stated_len() as u64,
-            slot_bytes: peer.slot_bytes,
-        })?;
-        let decoded = peer.decoder.decode(&received.preamble, payload)?;
-        let lost = peer.arrived(received.preamble.sequence);
-        Ok((decoded, peer.slot_bytes, lost))
+        self.receiver.as_fd()
     }
 }

@@ -118,6 +118,6 @@ impl TopicBuilder {
     /// [`TopicError`] if the topic cannot be opened or has other settings, or has all the subscribers it allows.
     pub fn subscriber(self) -> Result<Subscriber, TopicError> {
         let topic = OpenTopic::open_or_create(&self.bus.node, &self.name, &self.wishes)?;
-        Subscriber::create(self.bus, topic, self.spin)
+        Subscriber::create(&self.bus, topic, self.spin)
     }
 }

@@ -41,21 +41,6 @@ impl<T> Owned<T> {
         if self.is_ours() { Ok(&self.value) } else { Err(Forked) }
     }
 
-    /// The value whoever asks: only for what a forked child may do as well.
-    pub(crate) fn get_unchecked(&self) -> &T {
-        &self.value
-    }
-
-    pub(crate) fn into_inner(self) -> Result<T, Forked> {
-        let ours = self.is_ours();
-        let mut this = ManuallyDrop::new(self);
-        if !ours {
-            return Err(Forked);
-        }
-        // SAFETY: `this` is never dropped, so the value is taken exactly once.
-        Ok(unsafe { ManuallyDrop::take(&mut this.value) })
-    }
-
     fn is_ours(&self) -> bool {
         self.generation == GENERATION.load(Ordering::Relaxed)
     }

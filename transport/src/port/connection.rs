@@ -4,10 +4,14 @@
 //! its side yet, which it does at its first look for messages: a publisher that should wait for it would lose messages
 //! that it was told are delivered. Here the publisher's policy is asked in that case as in any other. Everything else
 //! is handed on.
+//!
+//! And a faster look into the queues: a subscriber of iceoryx2 walks over all places for connections that it could have
+//! whenever it looks for a message. Those it has are handed to the port here, which looks at nothing else while they are
+//! empty.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ptr::NonNull;
-
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use iceoryx2_bb_concurrency::atomic::AtomicU64;
@@ -23,10 +27,12 @@ use iceoryx2_cal::zero_copy_connection::file::Connection as Stock;
 use iceoryx2_cal::zero_copy_connection::{
     BackpressureToReceiverAction, BackpressureToReceiverFn, ChannelId, ChannelState, ZeroCopyConnection,
     ZeroCopyConnectionBuilder, ZeroCopyCreationError, ZeroCopyPortDetails, ZeroCopyPortRemoveError,
-    ZeroCopyReclaimError, ZeroCopySendError, ZeroCopySender,
+    ZeroCopyReceiveError, ZeroCopyReceiver, ZeroCopyReclaimError, ZeroCopyReleaseError, ZeroCopySendError,
+    ZeroCopySender,
 };
 
 type StockSender = <Stock as ZeroCopyConnection>::Sender;
+type StockReceiver = <Stock as ZeroCopyConnection>::Receiver;
 type StockBuilder = <Stock as ZeroCopyConnection>::Builder;
 
 /// A full queue is looked at again and again for so long before the publisher sleeps in between.
@@ -44,7 +50,41 @@ pub(crate) struct PatientSender {
     was_connected: Cell<bool>,
 }
 
+/// The subscriber's side of a connection. iceoryx2 has one share of it, which it receives with; the port has another, which
+/// only looks whether something is in the queue.
+#[derive(Debug)]
+pub(crate) struct SharedReceiver(Arc<StockReceiver>);
+
+// SAFETY: a receiving side may go from thread to thread, but not be used by two at a time: it counts what it has borrowed without
+// atomics. Both shares are made, used and dropped by one port, and so under one lock: `Alone` says whose.
+unsafe impl Send for SharedReceiver {}
+
 pub(crate) struct PatientBuilder(StockBuilder);
+
+thread_local! {
+    /// Receiving sides that iceoryx2 has made in this thread since they were taken.
+    static MADE: RefCell<Vec<SharedReceiver>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The queues of a subscriber's connections. Only used under the lock of its port, as the subscriber itself.
+#[derive(Debug, Default)]
+pub(super) struct Queues(Vec<SharedReceiver>);
+
+impl Queues {
+    /// Whether a message waits in one of the connections that were open at the last [`Queues::update`].
+    #[inline]
+    pub(super) fn have_data(&self) -> bool {
+        self.0.iter().any(|queue| queue.0.has_data(ChannelId::new(0)))
+    }
+
+    /// After each call that may have opened or closed connections.
+    #[inline]
+    pub(super) fn update(&mut self) {
+        // A share that iceoryx2 dropped is a connection that it closed.
+        self.0.retain(|queue| Arc::strong_count(&queue.0) > 1);
+        MADE.with_borrow_mut(|made| self.0.append(made));
+    }
+}
 
 impl ZeroCopySender for PatientSender {
     fn try_send(
@@ -155,9 +195,77 @@ impl Abandonable for PatientSender {
     }
 }
 
+impl ZeroCopyReceiver for SharedReceiver {
+    #[inline]
+    fn has_data(&self, channel_id: ChannelId) -> bool {
+        self.0.has_data(channel_id)
+    }
+
+    fn receive(&self, channel_id: ChannelId) -> Result<Option<PointerOffset>, ZeroCopyReceiveError> {
+        self.0.receive(channel_id)
+    }
+
+    fn release(&self, ptr: PointerOffset, channel_id: ChannelId) -> Result<(), ZeroCopyReleaseError> {
+        self.0.release(ptr, channel_id)
+    }
+
+    fn borrow_count(&self, channel_id: ChannelId) -> usize {
+        self.0.borrow_count(channel_id)
+    }
+}
+
+impl ZeroCopyPortDetails for SharedReceiver {
+    fn number_of_channels(&self) -> usize {
+        self.0.number_of_channels()
+    }
+
+    fn buffer_size(&self) -> usize {
+        self.0.buffer_size()
+    }
+
+    fn has_enabled_safe_overflow(&self) -> bool {
+        self.0.has_enabled_safe_overflow()
+    }
+
+    fn max_borrowed_chunks(&self) -> usize {
+        self.0.max_borrowed_chunks()
+    }
+
+    fn max_supported_shared_memory_segments(&self) -> u8 {
+        self.0.max_supported_shared_memory_segments()
+    }
+
+    fn is_connected(&self) -> bool {
+        self.0.is_connected()
+    }
+
+    fn __internal_get_channel_state(&self, channel_id: ChannelId) -> &AtomicU64 {
+        self.0.__internal_get_channel_state(channel_id)
+    }
+}
+
+impl NamedConcept for SharedReceiver {
+    fn name(&self) -> &FileName {
+        self.0.name()
+    }
+}
+
+impl Abandonable for SharedReceiver {
+    unsafe fn abandon_in_place(mut this: NonNull<Self>) {
+        // SAFETY: the caller hands over a value that nobody else uses.
+        let this = unsafe { this.as_mut() };
+        match Arc::get_mut(&mut this.0) {
+            // SAFETY: the only share: nobody else uses what it holds.
+            Some(stock) => unsafe { StockReceiver::abandon_in_place(NonNull::from_mut(stock)) },
+            // SAFETY: the caller does not drop this share again.
+            None => unsafe { std::ptr::drop_in_place(&raw mut this.0) },
+        }
+    }
+}
+
 impl ZeroCopyConnection for PatientConnection {
     type Sender = PatientSender;
-    type Receiver = <Stock as ZeroCopyConnection>::Receiver;
+    type Receiver = SharedReceiver;
     type Builder = PatientBuilder;
 
     unsafe fn remove_sender(name: &FileName, config: &Self::Configuration) -> Result<(), ZeroCopyPortRemoveError> {
@@ -251,7 +359,9 @@ impl ZeroCopyConnectionBuilder<PatientConnection> for PatientBuilder {
         Ok(PatientSender { stock: self.0.create_sender()?, was_connected: Cell::new(false) })
     }
 
-    fn create_receiver(self) -> Result<<PatientConnection as ZeroCopyConnection>::Receiver, ZeroCopyCreationError> {
-        self.0.create_receiver()
+    fn create_receiver(self) -> Result<SharedReceiver, ZeroCopyCreationError> {
+        let made = Arc::new(self.0.create_receiver()?);
+        MADE.with_borrow_mut(|list| list.push(SharedReceiver(made.clone())));
+        Ok(SharedReceiver(made))
     }
 }

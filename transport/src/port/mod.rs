@@ -1,5 +1,6 @@
 //! iceoryx2 and nothing else: a node, the services of a topic, and the two ports. No other folder names iceoryx2.
 
+mod alone;
 mod connection;
 mod node;
 mod receiver;
@@ -12,6 +13,6 @@ mod turn;
 
 pub(crate) use node::{Node, NodeError};
 pub(crate) use receiver::{ReceiveFailure, Received, Receiver};
-pub(crate) use sender::{LoanFailure, SendFailure, Sender, Slot};
+pub(crate) use sender::{LoanFailure, SendFailure, Sender, Sending, Slot};
 pub(crate) use topic::{OpenTopic, TopicFacts, Wishes};
 pub use topic::{Overflow, TopicError, TopicSettings};

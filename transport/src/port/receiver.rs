@@ -1,56 +1,79 @@
-use std::os::fd::{AsFd, BorrowedFd};
+use std::any::Any;
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use iceoryx2::port::ReceiveError;
 use iceoryx2::port::listener::{Listener, ListenerCreateError};
 use iceoryx2::port::subscriber::{Subscriber, SubscriberCreateError};
+use iceoryx2::port::update_connections::UpdateConnections;
 use iceoryx2::prelude::{CallbackProgression, FileDescriptorBased, PayloadHeader};
 use iceoryx2::sample::Sample;
 use iceoryx2::service::port_factory::PortFactory as _;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::alone::Alone;
+use super::connection::Queues;
+use super::node::Node;
 use super::service::{Block64, Header, SessionService};
 use super::shield::shield;
-use super::node::Node;
 use super::topic::{OpenTopic, TopicError};
 use super::turn::{Part, Turn};
-use crate::os::{Forked, Owned};
+use crate::os::Forked;
 use crate::wire::Preamble;
 
-/// The receiving side of a topic: a queue of messages, and the listener that wakes this side.
+/// After so many looks into empty queues iceoryx2 is asked all the same: it lets go of what departed publishers have left.
+const LOOKS_BETWEEN: u32 = 16;
+
+/// The receiving side of a topic: a queue of messages, and the listener that wakes this side; and whatever its user keeps
+/// under the same lock.
 #[derive(Debug)]
-pub(crate) struct Receiver {
-    ports: Part<Ports>,
+pub(crate) struct Receiver<S> {
+    ports: Part<Mutex<Ports<S>>>,
+    /// The listener's descriptor: the listener may only be asked under the lock, and waiting must not hold it.
+    wake_up: RawFd,
     topic: OpenTopic,
     broken: AtomicBool,
+    /// What the ports live in, and must not outlive.
+    _home: Arc<dyn Any + Send + Sync>,
 }
 
 #[derive(Debug)]
-struct Ports {
-    subscriber: Subscriber<SessionService, [Block64], Header>,
-    listener: Listener<SessionService>,
+struct Ports<S> {
+    subscriber: Alone<Subscriber<SessionService, [Block64], Header>>,
+    listener: Alone<Listener<SessionService>>,
+    queues: Queues,
+    /// Looks since iceoryx2 was asked.
+    looks: u32,
+    state: S,
+}
+
+/// A receiver while no other thread uses it.
+pub(crate) struct Receiving<'a, S> {
+    ports: MutexGuard<'a, Ports<S>>,
+    receiver: &'a Arc<Receiver<S>>,
 }
 
 /// A message as it came, nothing in it checked but that its slot holds what it says it holds.
 ///
-/// The slot stays ours until this is dropped, provided that the receiver it came from lives longer.
-pub(crate) struct Received {
-    /// Only dropped, never read again.
-    _sample: Owned<Sample<SessionService, [Block64], Header>>,
+/// The slot stays ours until this is dropped: it keeps the receiver that it came from registered.
+pub(crate) struct Received<S> {
+    /// Only dropped, never read again. `None` once it is.
+    sample: Option<Alone<Sample<SessionService, [Block64], Header>>>,
     /// Copied out of shared memory.
     pub(crate) preamble: Preamble,
     pub(crate) publisher: u128,
     payload: *const u8,
     payload_len: usize,
+    receiver: Arc<Receiver<S>>,
 }
 
-// SAFETY: the sample is `Send`; the pointer is to memory that stays mapped and borrowed until the sample is dropped,
+// SAFETY: the sample is `Alone`; the pointer is to memory that stays mapped and borrowed until the sample is dropped,
 // whatever thread does it.
-unsafe impl Send for Received {}
-// SAFETY: shared access only reads plain fields and the payload; the sample itself, which is not `Sync`, is not
-// reachable through a shared reference.
-unsafe impl Sync for Received {}
+unsafe impl<S: Send> Send for Received<S> {}
+// SAFETY: shared access only reads plain fields and the payload; the sample is not reachable through a shared reference.
+unsafe impl<S: Send> Sync for Received<S> {}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ReceiveFailure {
@@ -66,8 +89,14 @@ impl From<Forked> for ReceiveFailure {
     }
 }
 
-impl Receiver {
-    pub(crate) fn create(node: &Node, topic: OpenTopic) -> Result<Self, TopicError> {
+impl<S> Receiver<S> {
+    /// `home` is what `node` and `topic` live in: it is dropped after them.
+    pub(crate) fn create(
+        node: &Node,
+        topic: OpenTopic,
+        home: Arc<dyn Any + Send + Sync>,
+        state: S,
+    ) -> Result<Arc<Self>, TopicError> {
         let _turn = Turn::take(node.directory()).map_err(|error| topic.failed(error))?;
         let too_many = || TopicError::TooManySubscribers {
             topic: topic.name().to_owned(),
@@ -86,44 +115,25 @@ impl Receiver {
                 SubscriberCreateError::ExceedsMaxSupportedSubscribers => too_many(),
                 error => topic.failed(format!("subscriber: {error:?}")),
             })?;
-        let ports = Part::new(Ports { subscriber, listener }, node.directory());
-        Ok(Self { ports, topic, broken: AtomicBool::new(false) })
+        // SAFETY: only read to wait for it; the listener keeps owning the descriptor.
+        let wake_up = unsafe { listener.file_descriptor().native_handle() };
+        // SAFETY: both are used under the mutex that they go into here.
+        let (subscriber, listener) = unsafe { (Alone::new(subscriber), Alone::new(listener)) };
+        let ports = Part::new(
+            Mutex::new(Ports { subscriber, listener, queues: Queues::default(), looks: 0, state }),
+            node.directory(),
+        );
+        Ok(Arc::new(Self { ports, wake_up, topic, broken: AtomicBool::new(false), _home: home }))
     }
 
     pub(crate) fn topic(&self) -> &OpenTopic {
         &self.topic
     }
 
-    /// Takes the oldest message out of the queue.
+    /// Waits until no other thread uses the receiver.
     #[inline]
-    pub(crate) fn receive(&self) -> Result<Option<Received>, ReceiveFailure> {
-        let subscriber = &self.ports.get()?.subscriber;
-        if self.broken.load(Ordering::Relaxed) {
-            return Err(ReceiveFailure::Broken("the port broke at an earlier call".to_owned()));
-        }
-        let sample = match shield(|| subscriber.receive()) {
-            Ok(Ok(Some(sample))) => sample,
-            Ok(Ok(None)) => return Ok(None),
-            Ok(Err(ReceiveError::ExceedsMaxBorrows)) => return Err(ReceiveFailure::TooManyHeld),
-            Ok(Err(error)) => return Err(ReceiveFailure::Broken(format!("{error:?}"))),
-            Err(panicked) => {
-                self.broken.store(true, Ordering::Relaxed);
-                return Err(ReceiveFailure::Broken(panicked.0));
-            }
-        };
-        let header = std::ptr::from_ref(&sample.user_header().0);
-        // SAFETY: the pointer comes from a live reference. Volatile, because the writer still maps the bytes: they are
-        // read once, into private memory, and every bit pattern is a `Preamble`.
-        let preamble = unsafe { header.read_volatile() };
-        let publisher = sample.header().publisher_id().value();
-        // The peer writes this number: it counts for nothing until `payload` is told how long a slot really is.
-        let stated = usize::try_from(sample.header().number_of_elements()).unwrap_or(usize::MAX);
-        let payload_len = stated.saturating_mul(size_of::<Block64>());
-        // A length that no memory has must not become a slice, however short its life.
-        let payload =
-            if payload_len > isize::MAX as usize { std::ptr::null() } else { sample.payload().as_ptr().cast::<u8>() };
-        let received = Received { _sample: Owned::new(sample), preamble, publisher, payload, payload_len };
-        Ok(Some(received))
+    pub(crate) fn lock(self: &Arc<Self>) -> Result<Receiving<'_, S>, Forked> {
+        Ok(Receiving { ports: self.ports.get()?.lock().unwrap_or_else(PoisonError::into_inner), receiver: self })
     }
 
     /// Bytes that each slot of this publisher's pool has; `None` if the publisher is gone.
@@ -141,10 +151,9 @@ impl Receiver {
 
     /// Sleeps until a wake-up is pending or the time is over. Returns whether one is pending.
     pub(crate) fn wait(&self, bound: Duration) -> Result<bool, ReceiveFailure> {
-        let listener = &self.ports.get()?.listener;
-        let fd = borrow_fd(listener);
+        self.ports.get()?;
         let timeout = Timespec { tv_sec: bound.as_secs() as i64, tv_nsec: bound.subsec_nanos().into() };
-        match poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&timeout)) {
+        match poll(&mut [PollFd::from_borrowed_fd(self.as_fd(), PollFlags::IN)], Some(&timeout)) {
             Ok(ready) => Ok(ready > 0),
             Err(rustix::io::Errno::INTR) => Ok(false),
             Err(error) => Err(ReceiveFailure::Broken(format!("poll: {error}"))),
@@ -152,11 +161,11 @@ impl Receiver {
     }
 
     /// Takes all pending wake-ups away, so that the next message makes a new one.
-    pub(crate) fn drain(&self) -> Result<(), ReceiveFailure> {
-        let listener = &self.ports.get()?.listener;
+    pub(crate) fn drain(self: &Arc<Self>) -> Result<(), ReceiveFailure> {
+        let Receiving { ports, .. } = self.lock()?;
         // One call takes a datagram or two out of a socket that may hold more: ask until it is empty.
         loop {
-            match shield(|| listener.try_wait(|_| {})) {
+            match shield(|| ports.listener.try_wait(|_| {})) {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => return Err(ReceiveFailure::Broken(format!("listener: {error:?}"))),
                 Err(panicked) => {
@@ -171,22 +180,79 @@ impl Receiver {
     }
 }
 
-impl AsFd for Receiver {
-    /// Readable while a wake-up is pending.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        // In a forked child the descriptor is still open; what it must not do, the other calls refuse.
-        borrow_fd(&self.ports.get_unchecked().listener)
+impl<S> Receiving<'_, S> {
+    /// What the user of the receiver keeps.
+    pub(crate) fn state(&mut self) -> &mut S {
+        &mut self.ports.state
+    }
+
+    /// Takes the oldest message out of the queue.
+    #[inline]
+    pub(crate) fn receive(&mut self) -> Result<Option<Received<S>>, ReceiveFailure> {
+        let Self { ports, receiver } = self;
+        if receiver.broken.load(Ordering::Relaxed) {
+            return Err(ReceiveFailure::Broken("the port broke at an earlier call".to_owned()));
+        }
+        ports.looks = (ports.looks + 1) % LOOKS_BETWEEN;
+        if ports.looks != 0 {
+            // Opens connections to new publishers; costs one load while there are none.
+            let updated = shield(|| ports.subscriber.update_connections());
+            ports.queues.update();
+            if matches!(updated, Ok(Ok(()))) && !ports.queues.have_data() {
+                return Ok(None);
+            }
+        }
+        let received = shield(|| ports.subscriber.receive());
+        ports.queues.update();
+        let sample = match received {
+            Ok(Ok(Some(sample))) => sample,
+            Ok(Ok(None)) => return Ok(None),
+            Ok(Err(ReceiveError::ExceedsMaxBorrows)) => return Err(ReceiveFailure::TooManyHeld),
+            Ok(Err(error)) => return Err(ReceiveFailure::Broken(format!("{error:?}"))),
+            Err(panicked) => {
+                receiver.broken.store(true, Ordering::Relaxed);
+                return Err(ReceiveFailure::Broken(panicked.0));
+            }
+        };
+        let header = std::ptr::from_ref(&sample.user_header().0);
+        // SAFETY: the pointer comes from a live reference. Volatile, because the writer still maps the bytes: they are
+        // read once, into private memory, and every bit pattern is a `Preamble`.
+        let preamble = unsafe { header.read_volatile() };
+        let publisher = sample.header().publisher_id().value();
+        // The peer writes this number: it counts for nothing until `payload` is told how long a slot really is.
+        let stated = usize::try_from(sample.header().number_of_elements()).unwrap_or(usize::MAX);
+        let payload_len = stated.saturating_mul(size_of::<Block64>());
+        // A length that no memory has must not become a slice, however short its life.
+        let payload =
+            if payload_len > isize::MAX as usize { std::ptr::null() } else { sample.payload().as_ptr().cast::<u8>() };
+        // SAFETY: from here on it is only dropped, in the drop of `Received`, under the lock of this receiver.
+        let sample = Some(unsafe { Alone::new(sample) });
+        Ok(Some(Received { sample, preamble, publisher, payload, payload_len, receiver: Arc::clone(receiver) }))
     }
 }
 
-fn borrow_fd(listener: &Listener<SessionService>) -> BorrowedFd<'_> {
-    // SAFETY: only read to wait for it; it is not closed, as the listener keeps owning it.
-    let raw = unsafe { listener.file_descriptor().native_handle() };
-    // SAFETY: the listener owns the descriptor, and is borrowed for as long as the result lives.
-    unsafe { BorrowedFd::borrow_raw(raw) }
+impl<S> AsFd for Receiver<S> {
+    /// Readable while a wake-up is pending.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // In a forked child the descriptor is still open; what it must not do, the other calls refuse.
+        // SAFETY: the listener owns the descriptor, and is not dropped before `self`, which is borrowed.
+        unsafe { BorrowedFd::borrow_raw(self.wake_up) }
+    }
 }
 
-impl Received {
+impl<S> Drop for Received<S> {
+    /// Gives the slot back.
+    fn drop(&mut self) {
+        let Some(sample) = self.sample.take() else { return };
+        match self.receiver.lock() {
+            Ok(_alone) => drop(sample),
+            // It is the parent's.
+            Err(Forked) => std::mem::forget(sample),
+        }
+    }
+}
+
+impl<S> Received<S> {
     /// The slot's bytes, once the caller knows that each slot of this publisher has `slot_bytes`.
     ///
     /// `None` if the peer states more than that: then nothing of it may be read.

@@ -38,9 +38,9 @@ fn remove_half_made_nodes(nodes: &Path) {
         let is_made = |path: &Path| mode(path).is_some_and(|mode| mode != MONITOR_IN_MAKING);
         let lives = MONITOR_FILES.iter().all(|ending| is_made(&monitor(ending)));
         let details = nodes.join(id);
-        let is_described = names(&details).iter().any(|name| {
-            name.ends_with(".details") && mode(&details.join(name)) == Some(SERVICE_MADE)
-        });
+        let is_described = names(&details)
+            .iter()
+            .any(|name| name.ends_with(".details") && mode(&details.join(name)) == Some(SERVICE_MADE));
         if !(lives && is_described) {
             // The details last: as long as they are there, whoever repairs after us looks at this node again.
             for ending in MONITOR_FILES {
@@ -72,12 +72,15 @@ fn remove_half_made_services(directory: &Path) {
     });
     for found in without_users {
         let pattern = match found.messaging_pattern() {
-            MessagingPattern::PublishSubscribe(_) => iceoryx2::service::messaging_pattern::MessagingPattern::PublishSubscribe,
+            MessagingPattern::PublishSubscribe(_) => {
+                iceoryx2::service::messaging_pattern::MessagingPattern::PublishSubscribe
+            }
             MessagingPattern::Event(_) => iceoryx2::service::messaging_pattern::MessagingPattern::Event,
             _ => continue,
         };
         // SAFETY: nobody uses the service: no node is registered in it, and none is just about to be, as that takes the turn.
-        let removed = shield(|| unsafe { SessionService::__internal_force_remove_service(found.name(), &config, pattern) });
+        let removed =
+            shield(|| unsafe { SessionService::__internal_force_remove_service(found.name(), &config, pattern) });
         if !matches!(removed, Ok(Ok(_))) {
             tracing::warn!(service = %found.name(), ?removed, "could not remove a service that nobody uses");
         }
@@ -127,14 +130,14 @@ mod tests {
         let details = |id: &str, mode| file(&nodes.join(id).join("tb_node.details"), mode);
         // 1 is complete.
         details("1", 0o400);
-        MONITOR_FILES.map(|ending| monitor("1", ending, 0o600));
+        let _ = MONITOR_FILES.map(|ending| monitor("1", ending, 0o600));
         // 2 has only details, 3 only a monitor, 4 lacks one of its files, 5 is being made, 6 has unfinished details.
         details("2", 0o400);
-        MONITOR_FILES.map(|ending| monitor("3", ending, 0o600));
+        let _ = MONITOR_FILES.map(|ending| monitor("3", ending, 0o600));
         details("4", 0o400);
         monitor("4", "_context", 0o400);
         details("5", 0o400);
-        MONITOR_FILES.map(|ending| monitor("5", ending, 0o200));
+        let _ = MONITOR_FILES.map(|ending| monitor("5", ending, 0o200));
         details("6", 0o600);
         file(&services.join("tb_abc.service"), 0o600);
         remove_half_made(directory.path());

@@ -1,6 +1,7 @@
+use std::any::Any;
 use std::ptr::NonNull;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use iceoryx2::port::backpressure_strategy::BackpressureStrategy;
 use iceoryx2::port::notifier::Notifier;
@@ -9,40 +10,65 @@ use iceoryx2::port::{BackpressureAction, LoanError, SendError};
 use iceoryx2::prelude::AllocationStrategy;
 use iceoryx2::sample_mut::SampleMut;
 
+use super::alone::Alone;
 use super::node::Node;
 use super::service::{Block64, Header, SessionService, pool_file};
 use super::shield::{Panicked, shield};
 use super::topic::{OpenTopic, Overflow, TopicError};
 use super::turn::{Part, Turn};
-use crate::os::{Forked, Owned, populate_write, reserve};
+use crate::os::{Forked, populate_write, reserve};
 use crate::pool::{MemoryFacts, PoolError, admit};
-use crate::wire::Preamble;
+use crate::wire::{EncodedLayout, Preamble};
 
 /// The sending side of a topic: a pool of slots, and the notifier that wakes receivers.
 #[derive(Debug)]
 pub(crate) struct Sender {
-    ports: Part<Ports>,
+    ports: Part<Mutex<Ports>>,
+    topic: String,
     slots: usize,
     blocks: usize,
+    counters: Counters,
+    broken: AtomicBool,
+    /// What the ports live in, and must not outlive.
+    _home: Arc<dyn Any + Send + Sync>,
+}
+
+/// Only changed under the lock of the ports, where no atomic addition is needed; read by anyone.
+#[derive(Debug, Default)]
+struct Counters {
+    published: AtomicU64,
+    unheard: AtomicU64,
+    failed: AtomicU64,
     /// Receivers that did not get a message because their queue was full.
     refused: Arc<AtomicU64>,
-    broken: AtomicBool,
 }
 
 #[derive(Debug)]
 struct Ports {
-    publisher: Publisher<SessionService, [Block64], Header>,
-    notifier: Notifier<SessionService>,
+    publisher: Alone<Publisher<SessionService, [Block64], Header>>,
+    notifier: Alone<Notifier<SessionService>>,
+    /// Number of the next message: under the same lock as sending, so that numbers arrive in order.
+    next_sequence: u64,
+    /// The layout of the last loan: most publishers send the same one again and again.
+    last_layout: Option<Arc<EncodedLayout>>,
+}
+
+/// A sender while no other thread uses it.
+pub(crate) struct Sending<'a> {
+    ports: MutexGuard<'a, Ports>,
+    sender: &'a Arc<Sender>,
 }
 
 /// A slot of the pool that nobody else sees yet.
 pub(crate) struct Slot {
-    sample: Owned<SampleMut<SessionService, [Block64], Header>>,
-    /// The slot's bytes. Kept, because the sample takes two locks to say where they are.
+    /// `None` once it is sent.
+    sample: Option<Alone<SampleMut<SessionService, [Block64], Header>>>,
+    /// The slot's bytes: the sample may only be asked under the lock.
     bytes: NonNull<[u8]>,
+    sender: Arc<Sender>,
 }
 
-// SAFETY: the sample is `Send`; the bytes are its own, in memory that stays mapped as long as it lives, whatever thread
+// SAFETY: the sample is `Alone`; the bytes are its own, in memory that stays mapped as long as it lives, whatever thread
 // has it.
 unsafe impl Send for Slot {}
 
@@ -73,7 +99,8 @@ impl From<Forked> for SendFailure {
 }
 
 impl Sender {
-    /// Makes the port and its pool of `slots` slots with at least `slot_bytes` bytes each.
+    /// Makes the port and its pool of `slots` slots with at least `slot_bytes` bytes each. `home` is what `node` and `topic`
+    /// live in: it is dropped after them.
     ///
     /// With `prefault`, the pool is admitted, reserved and populated, or there is an error and nothing is left behind.
     pub(crate) fn create(
@@ -82,7 +109,8 @@ impl Sender {
         slots: usize,
         slot_bytes: usize,
         prefault: bool,
-    ) -> Result<Self, TopicError> {
+        home: Arc<dyn Any + Send + Sync>,
+    ) -> Result<Arc<Self>, TopicError> {
         let size = PoolError::Size { slots, slot_bytes };
         let blocks = slot_bytes.div_ceil(size_of::<Block64>());
         let whole = blocks.checked_mul(size_of::<Block64>()).and_then(|bytes| bytes.checked_mul(slots));
@@ -95,19 +123,24 @@ impl Sender {
                 MemoryFacts::gather(node.directory()).map_err(|reason| PoolError::Prepare { needed, reason })?;
             admit(needed, &facts)?;
         }
-        let refused = Arc::new(AtomicU64::new(0));
+        let counters = Counters::default();
         let turn = Turn::take(node.directory()).map_err(|error| topic.failed(error))?;
-        let publisher = create_publisher(topic, slots, blocks, refused.clone())?;
+        let publisher = create_publisher(topic, slots, blocks, counters.refused.clone())?;
         let notifier = shield(|| topic.services.get().map(|services| services.event.notifier_builder().create()))
             .map_err(|panicked| topic.failed(panicked.0))??
             .map_err(|error| topic.failed(format!("notifier: {error:?}")))?;
-        let sender = Self {
-            ports: Part::new(Ports { publisher, notifier }, node.directory()),
+        // SAFETY: both are used under the mutex that they go into here.
+        let (publisher, notifier) = unsafe { (Alone::new(publisher), Alone::new(notifier)) };
+        let ports = Ports { publisher, notifier, next_sequence: 0, last_layout: None };
+        let sender = Arc::new(Self {
+            ports: Part::new(Mutex::new(ports), node.directory()),
+            topic: topic.name().to_owned(),
             slots,
             blocks,
-            refused,
+            counters,
             broken: AtomicBool::new(false),
-        };
+            _home: home,
+        });
         if prefault {
             sender.reserve(node)?;
         }
@@ -116,13 +149,13 @@ impl Sender {
             sender.populate()?;
         }
         // Subscribers that sleep wake up and open their side of the connection.
-        let _ = shield(|| sender.ports.get().map(|ports| ports.notifier.notify()));
+        let _ = shield(|| sender.lock().map(|sending| sending.ports.notifier.notify()));
         Ok(sender)
     }
 
     /// Makes the file system promise the whole pool, or gives an error.
-    fn reserve(&self, node: &Node) -> Result<(), TopicError> {
-        let id = self.ports.get()?.publisher.id().value();
+    fn reserve(self: &Arc<Self>, node: &Node) -> Result<(), TopicError> {
+        let id = self.lock()?.ports.publisher.id().value();
         let prepare = |reason| self.not_prepared(reason);
         let file = pool_file(node.directory(), id).map_err(prepare)?;
         let needed = std::fs::metadata(&file).map_err(prepare)?.len();
@@ -131,12 +164,13 @@ impl Sender {
     }
 
     /// Puts pages behind every slot, so that its first use is as fast as any other.
-    fn populate(&self) -> Result<(), TopicError> {
+    fn populate(self: &Arc<Self>) -> Result<(), TopicError> {
         let prepare = |reason| self.not_prepared(reason);
         // Every slot at once, so that each is a different one; all go back when the list is dropped.
         let mut all = Vec::with_capacity(self.slots);
         for _ in 0..self.slots {
-            let mut slot = self.loan().map_err(|failure| prepare(std::io::Error::other(format!("{failure:?}"))))?;
+            let mut slot =
+                self.lock()?.loan().map_err(|failure| prepare(std::io::Error::other(format!("{failure:?}"))))?;
             populate_write(slot.bytes_mut()?).map_err(prepare)?;
             all.push(slot);
         }
@@ -156,46 +190,37 @@ impl Sender {
         self.blocks * size_of::<Block64>()
     }
 
-    pub(crate) fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
+    pub(crate) fn topic(&self) -> &str {
+        &self.topic
     }
 
-    /// Takes a slot out of the pool.
-    #[inline]
-    pub(crate) fn loan(&self) -> Result<Slot, LoanFailure> {
-        let publisher = &self.ports.get()?.publisher;
-        self.check().map_err(LoanFailure::Broken)?;
-        let sample = match shield(|| publisher.loan_slice_uninit(self.blocks)) {
-            Ok(Ok(sample)) => sample,
-            Ok(Err(LoanError::OutOfMemory | LoanError::ExceedsMaxLoans)) => return Err(LoanFailure::NoFreeSlot),
-            Ok(Err(error)) => return Err(LoanFailure::Broken(format!("{error:?}"))),
-            Err(panicked) => return Err(LoanFailure::Broken(self.give_up(panicked))),
-        };
-        // SAFETY: a slot is mapped file memory, which the kernel hands out zeroed: its bytes are initialised, and every
-        // bit pattern is a `Block64`.
-        let mut sample = unsafe { sample.assume_init() };
-        let bytes = NonNull::from_mut(bytemuck::cast_slice_mut(sample.payload_mut()));
-        Ok(Slot { sample: Owned::new(sample), bytes })
+    pub(crate) fn published(&self) -> u64 {
+        self.counters.published.load(Ordering::Relaxed)
     }
 
-    /// Hands the slot to every subscriber. Returns how many have it in their queue now.
-    #[inline]
-    pub(crate) fn send(&self, slot: Slot, preamble: &Preamble) -> Result<usize, SendFailure> {
-        let notifier = &self.ports.get()?.notifier;
-        self.check().map_err(SendFailure::Broken)?;
-        let mut sample = slot.sample.into_inner()?;
-        sample.user_header_mut().0 = *preamble;
-        let sent = match shield(|| sample.send()) {
-            Ok(Ok(receivers)) => Ok(receivers),
-            Ok(Err(SendError::UnableToDeliver)) => Err(SendFailure::Undelivered),
-            Ok(Err(error)) => Err(SendFailure::Broken(format!("{error:?}"))),
-            Err(panicked) => Err(SendFailure::Broken(self.give_up(panicked))),
-        };
-        if sent != Ok(0) {
-            // A listener that cannot be notified is gone or has its wake-up pending already.
-            let _ = shield(|| notifier.notify()).map_err(|panicked| self.give_up(panicked));
+    pub(crate) fn unheard(&self) -> u64 {
+        self.counters.unheard.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn failed(&self) -> u64 {
+        self.counters.failed.load(Ordering::Relaxed)
+    }
+
+    /// A message that could not be sent for a reason of its own.
+    pub(crate) fn count_failure(self: &Arc<Self>) {
+        if let Ok(_alone) = self.lock() {
+            increment(&self.counters.failed);
         }
-        sent
+    }
+
+    pub(crate) fn refused(&self) -> u64 {
+        self.counters.refused.load(Ordering::Relaxed)
+    }
+
+    /// Waits until no other thread uses the sender.
+    #[inline]
+    pub(crate) fn lock(self: &Arc<Self>) -> Result<Sending<'_>, Forked> {
+        Ok(Sending { ports: self.ports.get()?.lock().unwrap_or_else(PoisonError::into_inner), sender: self })
     }
 
     fn check(&self) -> Result<(), String> {
@@ -209,11 +234,38 @@ impl Sender {
     }
 }
 
+impl Sending<'_> {
+    /// The layout of the last loan.
+    pub(crate) fn last_layout(&mut self) -> &mut Option<Arc<EncodedLayout>> {
+        &mut self.ports.last_layout
+    }
+
+    /// Takes a slot out of the pool.
+    #[inline]
+    pub(crate) fn loan(&mut self) -> Result<Slot, LoanFailure> {
+        let Self { ports, sender } = self;
+        sender.check().map_err(LoanFailure::Broken)?;
+        let sample = match shield(|| ports.publisher.loan_slice_uninit(sender.blocks)) {
+            Ok(Ok(sample)) => sample,
+            Ok(Err(LoanError::OutOfMemory | LoanError::ExceedsMaxLoans)) => return Err(LoanFailure::NoFreeSlot),
+            Ok(Err(error)) => return Err(LoanFailure::Broken(format!("{error:?}"))),
+            Err(panicked) => return Err(LoanFailure::Broken(sender.give_up(panicked))),
+        };
+        // SAFETY: a slot is mapped file memory, which the kernel hands out zeroed: its bytes are initialised, and every
+        // bit pattern is a `Block64`.
+        let mut sample = unsafe { sample.assume_init() };
+        let bytes = NonNull::from_mut(bytemuck::cast_slice_mut(sample.payload_mut()));
+        // SAFETY: the sample is used in `send` and in the drop of the slot only, both under the lock of its sender.
+        let sample = unsafe { Alone::new(sample) };
+        Ok(Slot { sample: Some(sample), bytes, sender: Arc::clone(sender) })
+    }
+}
+
 impl Slot {
     /// The slot's bytes. What an earlier message left there may still be in them.
     #[inline]
     pub(crate) fn bytes(&self) -> Result<&[u8], Forked> {
-        self.sample.get()?;
+        self.sender.ports.get()?;
         // SAFETY: the bytes are those of the sample, which lives as long as `self`; they are initialised, and only
         // reached through `self`, which is borrowed.
         Ok(unsafe { self.bytes.as_ref() })
@@ -221,9 +273,61 @@ impl Slot {
 
     #[inline]
     pub(crate) fn bytes_mut(&mut self) -> Result<&mut [u8], Forked> {
-        self.sample.get()?;
+        self.sender.ports.get()?;
         // SAFETY: as for `bytes`, and `self` is borrowed exclusively.
         Ok(unsafe { self.bytes.as_mut() })
+    }
+}
+
+impl Slot {
+    pub(crate) fn sender(&self) -> &Arc<Sender> {
+        &self.sender
+    }
+
+    /// Gives the message its number and hands the slot to every subscriber. Returns how many have it in their queue now.
+    ///
+    /// Once: afterwards the slot is not ours any more.
+    #[inline]
+    pub(crate) fn send(&mut self, preamble: impl FnOnce(u64) -> Preamble) -> Result<usize, SendFailure> {
+        let Self { sample, sender, .. } = self;
+        let Sending { mut ports, .. } = sender.lock()?;
+        sender.check().map_err(SendFailure::Broken)?;
+        let Some(mut sample) = sample.take().map(Alone::into_inner) else { return Err(SendFailure::Forked) };
+        sample.user_header_mut().0 = preamble(ports.next_sequence);
+        ports.next_sequence += 1;
+        let sent = match shield(|| sample.send()) {
+            Ok(Ok(receivers)) => Ok(receivers),
+            Ok(Err(SendError::UnableToDeliver)) => Err(SendFailure::Undelivered),
+            Ok(Err(error)) => Err(SendFailure::Broken(format!("{error:?}"))),
+            Err(panicked) => Err(SendFailure::Broken(sender.give_up(panicked))),
+        };
+        if sent != Ok(0) {
+            // A listener that cannot be notified is gone or has its wake-up pending already.
+            let _ = shield(|| ports.notifier.notify()).map_err(|panicked| sender.give_up(panicked));
+        }
+        let counters = &sender.counters;
+        increment(if sent.is_ok() { &counters.published } else { &counters.failed });
+        if sent == Ok(0) {
+            increment(&counters.unheard);
+        }
+        sent
+    }
+}
+
+/// Under the lock of the ports: nobody else adds meanwhile.
+fn increment(counter: &AtomicU64) {
+    counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+}
+
+impl Drop for Slot {
+    /// Gives the slot back if it was not sent.
+    fn drop(&mut self) {
+        let Some(sample) = self.sample.take() else { return };
+        match self.sender.lock() {
+            Ok(_alone) => drop(sample),
+            // It is the parent's.
+            Err(Forked) => std::mem::forget(sample),
+        }
     }
 }
 

@@ -32,10 +32,12 @@ pub(super) const PREFIX: &str = "tb_";
 /// Ending of a publisher's pool.
 const POOL_SUFFIX: &str = ".pool";
 /// Publishers that may be gone while messages of theirs are still held by one subscriber; beyond it iceoryx2 panics.
-/// Not more than will do: iceoryx2 walks over that many places whenever a subscriber looks for a message.
+/// Not more than will do: a subscriber of iceoryx2 walks over that many places when it looks for a message and finds none.
 const HELD_AFTER_DEATH: usize = 512;
 
-/// iceoryx2, thread-safe, with all of a session's objects as files in one directory.
+/// iceoryx2 with all of a session's objects as files in one directory.
+///
+/// Its ports and samples take no locks: `alone.rs` says who does.
 #[derive(Debug, Clone)]
 pub(crate) struct SessionService {}
 
@@ -56,7 +58,7 @@ impl Service for SessionService {
     >;
     type Monitoring = monitoring::recommended::Ipc;
     type Reactor = reactor::recommended::Ipc;
-    type ArcThreadSafetyPolicy<T: Send + Debug + Abandonable> = arc_sync_policy::mutex_protected::MutexProtected<T>;
+    type ArcThreadSafetyPolicy<T: Send + Debug + Abandonable> = arc_sync_policy::single_threaded::SingleThreaded<T>;
     type BlackboardMgmt<T: Send + Sync + Debug + ZeroCopySend + 'static> = dynamic_storage::file::Storage<T>;
     type BlackboardPayload = shared_memory::file::Memory<BumpAllocator>;
     type UniqueId = UniqueSystemId;

@@ -330,8 +330,9 @@ impl TopicFacts {
 /// In a turn: nobody else makes or removes the service meanwhile.
 fn open_or_create_pub_sub(node: &Node, name: &str, settings: &TopicSettings) -> Result<PubSub, TopicError> {
     let service = service_name(name)?;
-    let builder =
-        || Ok::<_, Forked>(node.get()?.service_builder(&service).publish_subscribe::<[Block64]>().user_header::<Header>());
+    let builder = || {
+        Ok::<_, Forked>(node.get()?.service_builder(&service).publish_subscribe::<[Block64]>().user_header::<Header>())
+    };
     let opened = shield(|| Ok::<_, Forked>(builder()?.open())).map_err(|panicked| failed(name, panicked.0))??;
     match opened {
         Ok(service) => return Ok(service),

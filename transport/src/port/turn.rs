@@ -36,7 +36,9 @@ thread_local! {
 #[derive(Debug)]
 pub(crate) enum TurnError {
     /// Another process takes too long.
-    Busy { pid: u32 },
+    Busy {
+        pid: u32,
+    },
     Io(io::Error),
 }
 
@@ -77,7 +79,10 @@ impl Turn {
         MINE.with_borrow_mut(|mine| mine.push(directory.to_owned()));
         let turn = Self { locked: Some((file, directory.to_owned())) };
         if before != 0 {
-            tracing::warn!(pid = before, "a process died while it changed the session; what it left half-made is removed");
+            tracing::warn!(
+                pid = before,
+                "a process died while it changed the session; what it left half-made is removed"
+            );
             repair::remove_half_made(directory);
         }
         Ok(turn)
@@ -136,11 +141,6 @@ impl<T> Part<T> {
     #[inline]
     pub(crate) fn get(&self) -> Result<&T, Forked> {
         self.value.get()
-    }
-
-    /// The value whoever asks: only for what a forked child may do as well.
-    pub(crate) fn get_unchecked(&self) -> &T {
-        self.value.get_unchecked()
     }
 }
 

@@ -13,6 +13,12 @@ pub enum EncodeError {
         /// Bytes it takes.
         len: usize,
     },
+    /// Layout and tensors together are larger than any memory.
+    #[error("{data_len} bytes of tensors are more than can be addressed; send less in a message")]
+    DataTooLong {
+        /// Bytes of the tensors.
+        data_len: usize,
+    },
     /// The encoded metadata exceeds [`MAX_METADATA_BYTES`].
     #[error("the encoded metadata has {len} bytes, more than {MAX_METADATA_BYTES}; send large values as a tensor")]
     MetadataTooLong {

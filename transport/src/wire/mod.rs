@@ -2,12 +2,14 @@
 
 mod archive;
 mod decoder;
+mod encoded;
 mod error;
 mod metadata;
 mod preamble;
 
 pub use archive::{decode_layout, decode_metadata, encode_layout, encode_metadata};
 pub use decoder::{Decoded, Decoder, REMEMBERED_LAYOUTS, fingerprint_of};
+pub use encoded::EncodedLayout;
 pub use error::{DecodeError, EncodeError};
 pub use metadata::{Metadata, Value};
 pub use preamble::{MAGIC, Parts, Preamble, WIRE_VERSION};
