@@ -53,11 +53,14 @@ pub(crate) struct PatientSender {
 /// The subscriber's side of a connection. iceoryx2 has one share of it, which it receives with; the port has another, which
 /// only looks whether something is in the queue.
 #[derive(Debug)]
-pub(crate) struct SharedReceiver(Arc<StockReceiver>);
+pub(crate) struct SharedReceiver(Arc<Queue>);
 
-// SAFETY: a receiving side may go from thread to thread, but not be used by two at a time: it counts what it has borrowed without
-// atomics. Both shares are made, used and dropped by one port, and so under one lock: `Alone` says whose.
-unsafe impl Send for SharedReceiver {}
+#[derive(Debug)]
+struct Queue(StockReceiver);
+
+// SAFETY: a receiving side may go from thread to thread, but not be used by two at a time: it counts what it has borrowed
+// without atomics. All shares are made, used and dropped by one port, and so under one lock: `Alone` says whose.
+unsafe impl Sync for Queue {}
 
 pub(crate) struct PatientBuilder(StockBuilder);
 
@@ -74,7 +77,7 @@ impl Queues {
     /// Whether a message waits in one of the connections that were open at the last [`Queues::update`].
     #[inline]
     pub(super) fn have_data(&self) -> bool {
-        self.0.iter().any(|queue| queue.0.has_data(ChannelId::new(0)))
+        self.0.iter().any(|queue| queue.0.0.has_data(ChannelId::new(0)))
     }
 
     /// After each call that may have opened or closed connections.
@@ -198,55 +201,55 @@ impl Abandonable for PatientSender {
 impl ZeroCopyReceiver for SharedReceiver {
     #[inline]
     fn has_data(&self, channel_id: ChannelId) -> bool {
-        self.0.has_data(channel_id)
+        self.0.0.has_data(channel_id)
     }
 
     fn receive(&self, channel_id: ChannelId) -> Result<Option<PointerOffset>, ZeroCopyReceiveError> {
-        self.0.receive(channel_id)
+        self.0.0.receive(channel_id)
     }
 
     fn release(&self, ptr: PointerOffset, channel_id: ChannelId) -> Result<(), ZeroCopyReleaseError> {
-        self.0.release(ptr, channel_id)
+        self.0.0.release(ptr, channel_id)
     }
 
     fn borrow_count(&self, channel_id: ChannelId) -> usize {
-        self.0.borrow_count(channel_id)
+        self.0.0.borrow_count(channel_id)
     }
 }
 
 impl ZeroCopyPortDetails for SharedReceiver {
     fn number_of_channels(&self) -> usize {
-        self.0.number_of_channels()
+        self.0.0.number_of_channels()
     }
 
     fn buffer_size(&self) -> usize {
-        self.0.buffer_size()
+        self.0.0.buffer_size()
     }
 
     fn has_enabled_safe_overflow(&self) -> bool {
-        self.0.has_enabled_safe_overflow()
+        self.0.0.has_enabled_safe_overflow()
     }
 
     fn max_borrowed_chunks(&self) -> usize {
-        self.0.max_borrowed_chunks()
+        self.0.0.max_borrowed_chunks()
     }
 
     fn max_supported_shared_memory_segments(&self) -> u8 {
-        self.0.max_supported_shared_memory_segments()
+        self.0.0.max_supported_shared_memory_segments()
     }
 
     fn is_connected(&self) -> bool {
-        self.0.is_connected()
+        self.0.0.is_connected()
     }
 
     fn __internal_get_channel_state(&self, channel_id: ChannelId) -> &AtomicU64 {
-        self.0.__internal_get_channel_state(channel_id)
+        self.0.0.__internal_get_channel_state(channel_id)
     }
 }
 
 impl NamedConcept for SharedReceiver {
     fn name(&self) -> &FileName {
-        self.0.name()
+        self.0.0.name()
     }
 }
 
@@ -256,7 +259,7 @@ impl Abandonable for SharedReceiver {
         let this = unsafe { this.as_mut() };
         match Arc::get_mut(&mut this.0) {
             // SAFETY: the only share: nobody else uses what it holds.
-            Some(stock) => unsafe { StockReceiver::abandon_in_place(NonNull::from_mut(stock)) },
+            Some(queue) => unsafe { StockReceiver::abandon_in_place(NonNull::from_mut(&mut queue.0)) },
             // SAFETY: the caller does not drop this share again.
             None => unsafe { std::ptr::drop_in_place(&raw mut this.0) },
         }
@@ -360,7 +363,7 @@ impl ZeroCopyConnectionBuilder<PatientConnection> for PatientBuilder {
     }
 
     fn create_receiver(self) -> Result<SharedReceiver, ZeroCopyCreationError> {
-        let made = Arc::new(self.0.create_receiver()?);
+        let made = Arc::new(Queue(self.0.create_receiver()?));
         MADE.with_borrow_mut(|list| list.push(SharedReceiver(made.clone())));
         Ok(SharedReceiver(made))
     }

@@ -117,8 +117,10 @@ impl<S> Receiver<S> {
             })?;
         // SAFETY: only read to wait for it; the listener keeps owning the descriptor.
         let wake_up = unsafe { listener.file_descriptor().native_handle() };
-        // SAFETY: both are used under the mutex that they go into here.
-        let (subscriber, listener) = unsafe { (Alone::new(subscriber), Alone::new(listener)) };
+        // SAFETY: used under the mutex that it goes into here.
+        let subscriber = unsafe { Alone::new(subscriber) };
+        // SAFETY: as above.
+        let listener = unsafe { Alone::new(listener) };
         let ports = Part::new(
             Mutex::new(Ports { subscriber, listener, queues: Queues::default(), looks: 0, state }),
             node.directory(),

@@ -129,8 +129,10 @@ impl Sender {
         let notifier = shield(|| topic.services.get().map(|services| services.event.notifier_builder().create()))
             .map_err(|panicked| topic.failed(panicked.0))??
             .map_err(|error| topic.failed(format!("notifier: {error:?}")))?;
-        // SAFETY: both are used under the mutex that they go into here.
-        let (publisher, notifier) = unsafe { (Alone::new(publisher), Alone::new(notifier)) };
+        // SAFETY: used under the mutex that it goes into here.
+        let publisher = unsafe { Alone::new(publisher) };
+        // SAFETY: as above.
+        let notifier = unsafe { Alone::new(notifier) };
         let ports = Ports { publisher, notifier, next_sequence: 0, last_layout: None };
         let sender = Arc::new(Self {
             ports: Part::new(Mutex::new(ports), node.directory()),
