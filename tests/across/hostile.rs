@@ -66,7 +66,7 @@ fn damaged_files_are_errors_and_not_panics() {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         std::fs::write(&path, "scribble = [").unwrap();
     }
-    let refused = bus.topic("numbers").subscriber();
+    let refused = session.bus().topic("numbers").subscriber();
     assert!(matches!(refused, Err(tensorbus::TopicError::Failed { .. })), "{refused:?}");
     let other = bus.topic("other").subscriber().unwrap();
     let other_publisher = bus.topic("other").publisher().unwrap();

@@ -57,6 +57,17 @@ fn too_few_file_descriptors_are_an_error() {
     assert!(node.end().success());
 }
 
+/// A node that publishes and receives on a hundred topics runs under the usual limit of 1024 descriptors.
+#[test]
+fn a_hundred_topics_fit_into_the_usual_limit_of_descriptors() {
+    let session = Session::new();
+    let node = session.node("many-topics", &["100"]);
+    let each: f64 = node.line().parse().unwrap();
+    println!("{each} descriptors for a publisher and a subscriber of a topic");
+    assert!(each <= 9.0, "{each}");
+    assert!(node.end().success());
+}
+
 #[test]
 fn a_session_whose_path_is_too_long_is_refused() {
     let base = tempfile::tempdir().unwrap();

@@ -29,6 +29,7 @@ fn main() -> anyhow::Result<()> {
         "join" => join(),
         "signals" => signals(),
         "few-descriptors" => few_descriptors(number(1)?),
+        "many-topics" => many_topics(number(1)?),
         "big-pool" => big_pool(args.get(1).context("a directory")?, number(2)?, number(3)?),
         "fork-and-exit" => forking::fork_and_exit(),
         "fork-and-use" => forking::fork_and_use(),
@@ -185,6 +186,29 @@ fn few_descriptors(limit: usize) -> anyhow::Result<()> {
         }
     }
     say("no error");
+    Ok(())
+}
+
+/// Publishes and receives on so many topics at the same time, under a limit of 1024 descriptors; prints how many each takes.
+fn many_topics(topics: usize) -> anyhow::Result<()> {
+    let descriptors = || Ok::<_, std::io::Error>(std::fs::read_dir("/proc/self/fd")?.count());
+    // A parent that runs many tests at a time hands descriptors of iceoryx2 down.
+    let limit = Some(1024 + descriptors()? as u64);
+    let rlimit = rustix::process::Rlimit { current: limit, maximum: limit };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, rlimit)?;
+    let bus = Bus::open()?;
+    let before = descriptors()?;
+    let mut ports = Vec::new();
+    for number in 0..topics {
+        let topic = bus.topic(&format!("topic-{number}"));
+        let publisher = topic.clone().slot_bytes(64).publisher()?;
+        ports.push((publisher, topic.subscriber()?));
+    }
+    for (number, (publisher, subscriber)) in ports.iter().enumerate() {
+        publisher.publish_copy(&[number as u64], &[1])?;
+        anyhow::ensure!(subscriber.recv(Duration::from_secs(10))?.first().view::<u64>()? == [number as u64]);
+    }
+    say((descriptors()? - before) as f64 / topics as f64);
     Ok(())
 }
 

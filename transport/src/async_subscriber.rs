@@ -36,15 +36,17 @@ impl AsyncSubscriber {
             if let Some(message) = self.subscriber.try_recv()? {
                 return Ok(message);
             }
+            let _asleep = self.subscriber.lie_down()?;
+            if let Some(message) = self.subscriber.try_recv()? {
+                return Ok(message);
+            }
             let mut ready = self.fd.readable().await.map_err(|error| ReceiveError::Broken {
                 topic: self.subscriber.topic().to_owned(),
                 reason: error.to_string(),
             })?;
+            // Until the socket is empty; a datagram that comes after is a new readiness, which is not cleared here.
             self.subscriber.drain()?;
-            // Only an empty socket is not ready: to clear readiness while a datagram is left would be to sleep on it.
-            if !self.subscriber.wake_up_pending()? {
-                ready.clear_ready();
-            }
+            ready.clear_ready();
         }
     }
 

@@ -18,7 +18,9 @@ mod peers;
 mod pool;
 mod port;
 mod publisher;
+mod ring;
 mod subscriber;
+mod sync;
 mod topic;
 mod view;
 #[doc(hidden)]

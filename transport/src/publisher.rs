@@ -28,7 +28,7 @@ pub struct Publisher {
 #[derive(Debug)]
 pub(crate) struct Inner {
     sender: OnceLock<Arc<Sender>>,
-    topic: OpenTopic,
+    topic: Arc<OpenTopic>,
     pool: PoolWishes,
     /// Held while the pool is made, so that only one is.
     creating: Mutex<()>,
@@ -182,7 +182,7 @@ impl From<Forked> for LoanError {
 }
 
 impl Publisher {
-    pub(crate) fn create(bus: Arc<BusInner>, topic: OpenTopic, pool: PoolWishes) -> Result<Self, TopicError> {
+    pub(crate) fn create(bus: Arc<BusInner>, topic: Arc<OpenTopic>, pool: PoolWishes) -> Result<Self, TopicError> {
         let inner = Inner {
             sender: OnceLock::new(),
             topic,

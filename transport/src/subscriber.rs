@@ -6,6 +6,8 @@ use crate::bus::BusInner;
 use crate::message::Message;
 use crate::os::Deadline;
 use crate::peers::Peers;
+#[cfg(feature = "tokio")]
+use crate::port::Asleep;
 use crate::port::{OpenTopic, ReceiveFailure, Received, Receiver, TopicError, TopicSettings};
 use crate::wire::{DecodeError, Decoded};
 
@@ -80,7 +82,7 @@ pub enum ReceiveError {
 }
 
 impl Subscriber {
-    pub(crate) fn create(bus: &Arc<BusInner>, topic: OpenTopic, spin: Duration) -> Result<Self, TopicError> {
+    pub(crate) fn create(bus: &Arc<BusInner>, topic: Arc<OpenTopic>, spin: Duration) -> Result<Self, TopicError> {
         let peers = Peers::new(topic.settings().max_publishers);
         let heard = Heard { peers, stats: SubscriberStats::default() };
         Ok(Self { receiver: Receiver::create(&bus.node, topic, bus.clone(), heard)?, spin })
@@ -121,22 +123,20 @@ impl Subscriber {
             }
             std::hint::spin_loop();
         }
-        // What is published from here on makes a new wake-up; what came before is in the queue.
-        self.receiver.drain().map_err(|failure| self.error(failure))?;
         loop {
-            // A wake-up that brings a message stays pending: until the next wait, it spares publishers their system call.
+            // What is published from here on wakes; what came before is in the queue.
+            let _asleep = self.receiver.lie_down().map_err(|failure| self.error(failure))?;
             if let Some(message) = self.try_recv()? {
                 return Ok(message);
             }
             let Some(left) = deadline.left() else {
                 return Err(ReceiveError::Timeout { topic: self.topic().to_owned(), waited: timeout });
             };
-            let woken = self.receiver.wait(left.min(LONGEST_SLEEP)).map_err(|failure| self.error(failure))?;
+            if self.receiver.wait(left.min(LONGEST_SLEEP)).map_err(|failure| self.error(failure))? {
+                self.receiver.drain().map_err(|failure| self.error(failure))?;
+            }
             if let Some(message) = self.try_recv()? {
                 return Ok(message);
-            }
-            if woken {
-                self.receiver.drain().map_err(|failure| self.error(failure))?;
             }
         }
     }
@@ -168,14 +168,26 @@ impl Subscriber {
         self.receiver.lock().map(|mut receiving| receiving.state().stats.clone()).unwrap_or_default()
     }
 
-    #[cfg(feature = "tokio")]
-    pub(crate) fn drain(&self) -> Result<(), ReceiveError> {
-        self.receiver.drain().map_err(|failure| self.error(failure))
+    /// Makes the descriptor unreadable, and readable again with the next message: for an event loop of one's own.
+    ///
+    /// In this order no message is missed: `arm`, then [`Subscriber::try_recv`] until it gives `None`, then wait until the
+    /// descriptor ([`AsFd`]) is readable, and again from the start. A subscriber that was not armed is not woken: that spares
+    /// publishers a system call for each message.
+    ///
+    /// # Errors
+    /// [`ReceiveError`] if the port does not work any more.
+    pub fn arm(&self) -> Result<(), ReceiveError> {
+        self.receiver.arm().map_err(|failure| self.error(failure))
     }
 
     #[cfg(feature = "tokio")]
-    pub(crate) fn wake_up_pending(&self) -> Result<bool, ReceiveError> {
-        self.receiver.wait(Duration::ZERO).map_err(|failure| self.error(failure))
+    pub(crate) fn lie_down(&self) -> Result<Asleep<'_, Heard>, ReceiveError> {
+        self.receiver.lie_down().map_err(|failure| self.error(failure))
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn drain(&self) -> Result<(), ReceiveError> {
+        self.receiver.drain().map_err(|failure| self.error(failure))
     }
 
     /// Checks a message and notes it; one that is not valid is counted, to be skipped.
@@ -220,8 +232,7 @@ impl Subscriber {
 }
 
 impl AsFd for Subscriber {
-    /// Readable while messages may be waiting: for an event loop of one's own, which then calls
-    /// [`Subscriber::try_recv`] until it gives `None`, and [`Subscriber::recv`] with no time to reset it.
+    /// Readable when a message has come since [`Subscriber::arm`].
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.receiver.as_fd()
     }

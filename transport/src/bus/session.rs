@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::os::{Deadline, Owned};
+use crate::port::hold_still;
 
 /// Session that a bus joins when neither the program nor the environment names one.
 pub const DEFAULT_SESSION: &str = "default";
@@ -135,6 +136,8 @@ impl Session {
 impl Drop for Membership {
     /// The last one out takes the directory along.
     fn drop(&mut self) {
+        // Who looks whether the session is in use has its lock for a moment, and must not be taken for another member.
+        let _still = hold_still(&self.directory);
         if flock(&self.lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
             remove_contents(&self.directory);
             let _ = fs::remove_file(self.directory.join(LOCK_FILE));
@@ -261,6 +264,7 @@ fn remove_contents(directory: &Path) {
 }
 
 fn is_in_use(directory: &Path) -> bool {
+    let _still = hold_still(directory);
     match File::open(directory.join(LOCK_FILE)) {
         Ok(lock) => flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err(),
         // What cannot be looked at may be in use.

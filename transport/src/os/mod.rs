@@ -2,8 +2,10 @@
 
 mod clock;
 mod fork;
+mod mapping;
 mod memory;
 
 pub(crate) use clock::{Deadline, monotonic_ns};
 pub(crate) use fork::{Forked, Owned};
+pub(crate) use mapping::Mapping;
 pub(crate) use memory::{populate_write, reserve};

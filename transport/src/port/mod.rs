@@ -10,9 +10,13 @@ mod service;
 mod shield;
 mod topic;
 mod turn;
+mod wake;
 
 pub(crate) use node::{Node, NodeError};
+#[cfg(feature = "tokio")]
+pub(crate) use receiver::Asleep;
 pub(crate) use receiver::{ReceiveFailure, Received, Receiver};
 pub(crate) use sender::{LoanFailure, SendFailure, Sender, Sending, Slot};
 pub(crate) use topic::{OpenTopic, TopicFacts, Wishes};
 pub use topic::{Overflow, TopicError, TopicSettings};
+pub(crate) use turn::hold_still;

@@ -1,4 +1,6 @@
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, Weak};
 
 use iceoryx2::node::{Node as IoxNode, NodeBuilder, NodeState, NodeView};
 use iceoryx2::prelude::{CallbackProgression, SignalHandlingMode};
@@ -7,7 +9,9 @@ use iceoryx2::service::static_config::messaging_pattern::MessagingPattern;
 
 use super::service::{self, SessionService};
 use super::shield::shield;
+use super::topic::{self, OpenTopic};
 use super::turn::{Part, Turn, TurnError};
+use super::wake::{self, Ringer};
 use crate::os::Forked;
 
 /// This process's membership in a session.
@@ -15,6 +19,9 @@ use crate::os::Forked;
 pub(crate) struct Node {
     node: Part<IoxNode<SessionService>>,
     directory: PathBuf,
+    ringer: Arc<Ringer>,
+    /// Topics that ports of this bus have open.
+    topics: Mutex<HashMap<String, Weak<OpenTopic>>>,
 }
 
 /// Why a session cannot be joined or looked at.
@@ -50,7 +57,21 @@ impl Node {
         })
         .map_err(|panicked| NodeError::Failed(panicked.0))?
         .map_err(|error| NodeError::Failed(format!("{error:?}")))?;
-        Ok(Self { node: Part::new(node, directory), directory: directory.to_owned() })
+        let node = Part::new(node, directory);
+        let ringer = Ringer::new().map_err(|error| NodeError::Failed(format!("a socket: {error}")))?;
+        let topics = Mutex::new(HashMap::new());
+        let joined = Self { node, directory: directory.to_owned(), ringer: Arc::new(ringer), topics };
+        // The only place where the dead are removed: iceoryx2 is told not to do it by the way.
+        joined.remove_dead()?;
+        Ok(joined)
+    }
+
+    pub(super) fn topics(&self) -> &Mutex<HashMap<String, Weak<OpenTopic>>> {
+        &self.topics
+    }
+
+    pub(super) fn ringer(&self) -> &Arc<Ringer> {
+        &self.ringer
     }
 
     pub(crate) fn get(&self) -> Result<&IoxNode<SessionService>, Forked> {
@@ -66,6 +87,10 @@ impl Node {
         let node = self.node.get()?;
         let _turn = Turn::take(&self.directory)?;
         let state = shield(|| node.try_cleanup_dead_nodes()).map_err(|panicked| NodeError::Failed(panicked.0))?;
+        if state.cleanups > 0 {
+            self.ringer.wake_all(&self.directory);
+            wake::remove_boards(&self.directory, |name| topic::exists(&self.directory, name));
+        }
         Ok((state.cleanups as usize, state.failed_cleanups as usize))
     }
 

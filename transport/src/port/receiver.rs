@@ -1,14 +1,13 @@
 use std::any::Any;
-use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use iceoryx2::port::ReceiveError;
-use iceoryx2::port::listener::{Listener, ListenerCreateError};
 use iceoryx2::port::subscriber::{Subscriber, SubscriberCreateError};
 use iceoryx2::port::update_connections::UpdateConnections;
-use iceoryx2::prelude::{CallbackProgression, FileDescriptorBased, PayloadHeader};
+use iceoryx2::prelude::{CallbackProgression, PayloadHeader};
 use iceoryx2::sample::Sample;
 use iceoryx2::service::port_factory::PortFactory as _;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -20,20 +19,21 @@ use super::service::{Block64, Header, SessionService};
 use super::shield::shield;
 use super::topic::{OpenTopic, TopicError};
 use super::turn::{Part, Turn};
+use super::wake::Ear;
 use crate::os::Forked;
 use crate::wire::Preamble;
 
 /// After so many looks into empty queues iceoryx2 is asked all the same: it lets go of what departed publishers have left.
 const LOOKS_BETWEEN: u32 = 16;
 
-/// The receiving side of a topic: a queue of messages, and the listener that wakes this side; and whatever its user keeps
+/// The receiving side of a topic: a queue of messages, and the ear by which it is woken; and whatever its user keeps
 /// under the same lock.
 #[derive(Debug)]
 pub(crate) struct Receiver<S> {
     ports: Part<Mutex<Ports<S>>>,
-    /// The listener's descriptor: the listener may only be asked under the lock, and waiting must not hold it.
+    /// The ear's descriptor: waiting must not hold the lock.
     wake_up: RawFd,
-    topic: OpenTopic,
+    topic: Arc<OpenTopic>,
     broken: AtomicBool,
     /// What the ports live in, and must not outlive.
     _home: Arc<dyn Any + Send + Sync>,
@@ -42,7 +42,9 @@ pub(crate) struct Receiver<S> {
 #[derive(Debug)]
 struct Ports<S> {
     subscriber: Alone<Subscriber<SessionService, [Block64], Header>>,
-    listener: Alone<Listener<SessionService>>,
+    ear: Ear,
+    /// Threads that sleep, or are about to.
+    sleepers: usize,
     queues: Queues,
     /// Looks since iceoryx2 was asked.
     looks: u32,
@@ -93,7 +95,7 @@ impl<S> Receiver<S> {
     /// `home` is what `node` and `topic` live in: it is dropped after them.
     pub(crate) fn create(
         node: &Node,
-        topic: OpenTopic,
+        topic: Arc<OpenTopic>,
         home: Arc<dyn Any + Send + Sync>,
         state: S,
     ) -> Result<Arc<Self>, TopicError> {
@@ -102,27 +104,20 @@ impl<S> Receiver<S> {
             topic: topic.name().to_owned(),
             limit: topic.settings().max_subscribers,
         };
-        // The listener comes first: whoever sends to the subscriber can already wake it.
-        let listener = shield(|| topic.services.get().map(|services| services.event.listener_builder().create()))
-            .map_err(|panicked| topic.failed(panicked.0))??
-            .map_err(|error| match error {
-                ListenerCreateError::ExceedsMaxSupportedListeners => too_many(),
-                error => topic.failed(format!("listener: {error:?}")),
-            })?;
+        let ear = Ear::new(&topic.services.get()?.board)
+            .map_err(|error| topic.failed(format!("a socket to be woken by: {error}")))?
+            .ok_or_else(too_many)?;
         let subscriber = shield(|| topic.services.get().map(|services| services.pub_sub.subscriber_builder().create()))
             .map_err(|panicked| topic.failed(panicked.0))??
             .map_err(|error| match error {
                 SubscriberCreateError::ExceedsMaxSupportedSubscribers => too_many(),
                 error => topic.failed(format!("subscriber: {error:?}")),
             })?;
-        // SAFETY: only read to wait for it; the listener keeps owning the descriptor.
-        let wake_up = unsafe { listener.file_descriptor().native_handle() };
+        let wake_up = ear.as_fd().as_raw_fd();
         // SAFETY: used under the mutex that it goes into here.
         let subscriber = unsafe { Alone::new(subscriber) };
-        // SAFETY: as above.
-        let listener = unsafe { Alone::new(listener) };
         let ports = Part::new(
-            Mutex::new(Ports { subscriber, listener, queues: Queues::default(), looks: 0, state }),
+            Mutex::new(Ports { subscriber, ear, sleepers: 0, queues: Queues::default(), looks: 0, state }),
             node.directory(),
         );
         Ok(Arc::new(Self { ports, wake_up, topic, broken: AtomicBool::new(false), _home: home }))
@@ -162,22 +157,43 @@ impl<S> Receiver<S> {
         }
     }
 
-    /// Takes all pending wake-ups away, so that the next message makes a new one.
+    /// Lies down: from here on, a message wakes. Whoever does look for messages once more before waiting.
+    pub(crate) fn lie_down(self: &Arc<Self>) -> Result<Asleep<'_, S>, ReceiveFailure> {
+        let Receiving { mut ports, .. } = self.lock()?;
+        ports.ear.lie_down();
+        ports.sleepers += 1;
+        Ok(Asleep { receiver: self })
+    }
+
+    /// Takes pending wake-ups away and asks for new ones, until the next message is taken after a sleep.
+    pub(crate) fn arm(self: &Arc<Self>) -> Result<(), ReceiveFailure> {
+        let Receiving { ports, .. } = self.lock()?;
+        ports.ear.drain().map_err(|errno| ReceiveFailure::Broken(format!("socket: {errno}")))?;
+        ports.ear.lie_down();
+        Ok(())
+    }
+
+    /// Takes all pending wake-ups away.
     pub(crate) fn drain(self: &Arc<Self>) -> Result<(), ReceiveFailure> {
         let Receiving { ports, .. } = self.lock()?;
-        // One call takes a datagram or two out of a socket that may hold more: ask until it is empty.
-        loop {
-            match shield(|| ports.listener.try_wait(|_| {})) {
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => return Err(ReceiveFailure::Broken(format!("listener: {error:?}"))),
-                Err(panicked) => {
-                    self.broken.store(true, Ordering::Relaxed);
-                    return Err(ReceiveFailure::Broken(panicked.0));
-                }
-            }
-            if !self.wait(Duration::ZERO)? {
-                return Ok(());
-            }
+        ports.ear.drain().map_err(|errno| ReceiveFailure::Broken(format!("socket: {errno}")))
+    }
+}
+
+/// A receiver that asked to be woken. Dropping it gets up.
+pub(crate) struct Asleep<'a, S> {
+    receiver: &'a Arc<Receiver<S>>,
+}
+
+impl<S> Drop for Asleep<'_, S> {
+    fn drop(&mut self) {
+        let Ok(Receiving { mut ports, .. }) = self.receiver.lock() else { return };
+        ports.sleepers -= 1;
+        if ports.sleepers == 0 {
+            ports.ear.get_up();
+        } else {
+            // The wake-up that came was for one of several: the others want one of their own.
+            ports.ear.lie_down();
         }
     }
 }
@@ -237,7 +253,7 @@ impl<S> AsFd for Receiver<S> {
     /// Readable while a wake-up is pending.
     fn as_fd(&self) -> BorrowedFd<'_> {
         // In a forked child the descriptor is still open; what it must not do, the other calls refuse.
-        // SAFETY: the listener owns the descriptor, and is not dropped before `self`, which is borrowed.
+        // SAFETY: the ear owns the descriptor, and is not dropped before `self`, which is borrowed.
         unsafe { BorrowedFd::borrow_raw(self.wake_up) }
     }
 }

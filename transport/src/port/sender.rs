@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use iceoryx2::port::backpressure_strategy::BackpressureStrategy;
-use iceoryx2::port::notifier::Notifier;
 use iceoryx2::port::publisher::{Publisher, PublisherCreateError};
 use iceoryx2::port::{BackpressureAction, LoanError, SendError};
 use iceoryx2::prelude::AllocationStrategy;
@@ -16,11 +15,12 @@ use super::service::{Block64, Header, SessionService, pool_file};
 use super::shield::{Panicked, shield};
 use super::topic::{OpenTopic, Overflow, TopicError};
 use super::turn::{Part, Turn};
+use super::wake::{Board, Ringer};
 use crate::os::{Forked, populate_write, reserve};
 use crate::pool::{MemoryFacts, PoolError, admit};
 use crate::wire::{EncodedLayout, Preamble};
 
-/// The sending side of a topic: a pool of slots, and the notifier that wakes receivers.
+/// The sending side of a topic: a pool of slots, and the bells of its receivers.
 #[derive(Debug)]
 pub(crate) struct Sender {
     ports: Part<Mutex<Ports>>,
@@ -46,7 +46,8 @@ struct Counters {
 #[derive(Debug)]
 struct Ports {
     publisher: Alone<Publisher<SessionService, [Block64], Header>>,
-    notifier: Alone<Notifier<SessionService>>,
+    board: Arc<Board>,
+    ringer: Arc<Ringer>,
     /// Number of the next message: under the same lock as sending, so that numbers arrive in order.
     next_sequence: u64,
     /// The layout of the last loan: most publishers send the same one again and again.
@@ -126,14 +127,10 @@ impl Sender {
         let counters = Counters::default();
         let turn = Turn::take(node.directory()).map_err(|error| topic.failed(error))?;
         let publisher = create_publisher(topic, slots, blocks, counters.refused.clone())?;
-        let notifier = shield(|| topic.services.get().map(|services| services.event.notifier_builder().create()))
-            .map_err(|panicked| topic.failed(panicked.0))??
-            .map_err(|error| topic.failed(format!("notifier: {error:?}")))?;
         // SAFETY: used under the mutex that it goes into here.
         let publisher = unsafe { Alone::new(publisher) };
-        // SAFETY: as above.
-        let notifier = unsafe { Alone::new(notifier) };
-        let ports = Ports { publisher, notifier, next_sequence: 0, last_layout: None };
+        let (board, ringer) = (topic.services.get()?.board.clone(), node.ringer().clone());
+        let ports = Ports { publisher, board, ringer, next_sequence: 0, last_layout: None };
         let sender = Arc::new(Self {
             ports: Part::new(Mutex::new(ports), node.directory()),
             topic: topic.name().to_owned(),
@@ -151,7 +148,7 @@ impl Sender {
             sender.populate()?;
         }
         // Subscribers that sleep wake up and open their side of the connection.
-        let _ = shield(|| sender.lock().map(|sending| sending.ports.notifier.notify()));
+        sender.lock()?.ring();
         Ok(sender)
     }
 
@@ -242,6 +239,11 @@ impl Sending<'_> {
         &mut self.ports.last_layout
     }
 
+    /// Wakes the receivers that sleep.
+    fn ring(&self) {
+        self.ports.board.ring(&self.ports.ringer);
+    }
+
     /// Takes a slot out of the pool.
     #[inline]
     pub(crate) fn loan(&mut self) -> Result<Slot, LoanFailure> {
@@ -304,8 +306,7 @@ impl Slot {
             Err(panicked) => Err(SendFailure::Broken(sender.give_up(panicked))),
         };
         if sent != Ok(0) {
-            // A listener that cannot be notified is gone or has its wake-up pending already.
-            let _ = shield(|| ports.notifier.notify()).map_err(|panicked| sender.give_up(panicked));
+            ports.board.ring(&ports.ringer);
         }
         let counters = &sender.counters;
         increment(if sent.is_ok() { &counters.published } else { &counters.failed });

@@ -1,16 +1,21 @@
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use iceoryx2::prelude::CallbackProgression;
+use iceoryx2::service::Service as _;
 use iceoryx2::service::attribute::{AttributeKey, AttributeSet, AttributeSpecifier, AttributeValue};
 use iceoryx2::service::builder::publish_subscribe::PublishSubscribeOpenError;
-use iceoryx2::service::port_factory::{PortFactory as _, event, publish_subscribe};
+use iceoryx2::service::messaging_pattern::MessagingPattern;
+use iceoryx2::service::port_factory::{PortFactory as _, publish_subscribe};
 
 use super::node::Node;
-use super::service::{Block64, Header, SessionService};
+use super::service::{self, Block64, Header, SessionService};
 use super::shield::shield;
 use super::turn::{Part, Turn};
+use super::wake::Board;
 use crate::os::Forked;
 use crate::pool::{MemoryFacts, PoolError, admit};
 use crate::wire::WIRE_VERSION;
@@ -185,9 +190,8 @@ impl From<Forked> for TopicError {
 }
 
 type PubSub = publish_subscribe::PortFactory<SessionService, [Block64], Header>;
-type Event = event::PortFactory<SessionService>;
 
-/// A topic's two services: one carries the messages, one wakes those who wait for them.
+/// A topic's service, which carries the messages, and the board by which those who wait for them are woken.
 #[derive(Debug)]
 pub(crate) struct OpenTopic {
     pub(super) services: Part<Services>,
@@ -198,7 +202,7 @@ pub(crate) struct OpenTopic {
 #[derive(Debug)]
 pub(super) struct Services {
     pub(super) pub_sub: PubSub,
-    pub(super) event: Event,
+    pub(super) board: Arc<Board>,
 }
 
 /// What can be seen of a topic from outside.
@@ -268,18 +272,30 @@ impl Wishes {
 
 impl OpenTopic {
     /// Opens the topic, or makes it if nobody has.
-    pub(crate) fn open_or_create(node: &Node, name: &str, wishes: &Wishes) -> Result<Self, TopicError> {
+    ///
+    /// All ports of a bus on a topic share what this gives: it takes descriptors.
+    pub(crate) fn open_or_create(node: &Node, name: &str, wishes: &Wishes) -> Result<Arc<Self>, TopicError> {
         check_name(name)?;
         let settings = wishes.or_default()?;
+        node.get()?;
+        let mut open = node.topics().lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(topic) = open.get(name).and_then(Weak::upgrade) {
+            wishes.verify(name, &topic.settings)?;
+            return Ok(topic);
+        }
         let facts = MemoryFacts::gather(node.directory()).map_err(|error| failed(name, error))?;
         admit(ROOM_FOR_FILES, &facts)?;
         let _turn = Turn::take(node.directory()).map_err(|error| failed(name, error))?;
-        let pub_sub = open_or_create_pub_sub(node, name, &settings)?;
+        let (pub_sub, is_new) = open_or_create_pub_sub(node, name, &settings)?;
         let settings = read_settings(name, &pub_sub)?;
         wishes.verify(name, &settings)?;
-        let event = open_or_create_event(node, name, &settings)?;
-        let services = Part::new(Services { pub_sub, event }, node.directory());
-        Ok(Self { services, name: name.to_owned(), settings })
+        let board = Board::open(node.directory(), name, settings.max_subscribers, is_new)
+            .map_err(|error| failed(name, format!("the board of its bells: {error}")))?;
+        let services = Part::new(Services { pub_sub, board: Arc::new(board) }, node.directory());
+        let topic = Arc::new(Self { services, name: name.to_owned(), settings });
+        open.retain(|_, topic| topic.strong_count() > 0);
+        open.insert(name.to_owned(), Arc::downgrade(&topic));
+        Ok(topic)
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -327,15 +343,15 @@ impl TopicFacts {
     }
 }
 
-/// In a turn: nobody else makes or removes the service meanwhile.
-fn open_or_create_pub_sub(node: &Node, name: &str, settings: &TopicSettings) -> Result<PubSub, TopicError> {
+/// In a turn: nobody else makes or removes the service meanwhile. Says also whether it is new.
+fn open_or_create_pub_sub(node: &Node, name: &str, settings: &TopicSettings) -> Result<(PubSub, bool), TopicError> {
     let service = service_name(name)?;
     let builder = || {
         Ok::<_, Forked>(node.get()?.service_builder(&service).publish_subscribe::<[Block64]>().user_header::<Header>())
     };
     let opened = shield(|| Ok::<_, Forked>(builder()?.open())).map_err(|panicked| failed(name, panicked.0))??;
     match opened {
-        Ok(service) => return Ok(service),
+        Ok(service) => return Ok((service, false)),
         Err(PublishSubscribeOpenError::DoesNotExist) => {}
         Err(PublishSubscribeOpenError::IncompatibleTypes) => {
             return Err(failed(name, "something that is not tensorbus, or another version of it, uses this name"));
@@ -356,26 +372,15 @@ fn open_or_create_pub_sub(node: &Node, name: &str, settings: &TopicSettings) -> 
         )
     })
     .map_err(|panicked| failed(name, panicked.0))??;
-    created.map_err(|error| failed(name, format!("{error:?}")))
+    created.map(|service| (service, true)).map_err(|error| failed(name, format!("{error:?}")))
 }
 
-/// In a turn, like the other service.
-fn open_or_create_event(node: &Node, name: &str, settings: &TopicSettings) -> Result<Event, TopicError> {
-    let service = service_name(name)?;
-    let opened = shield(|| {
-        Ok::<_, Forked>(
-            node.get()?
-                .service_builder(&service)
-                .event()
-                .max_notifiers(settings.max_publishers)
-                .max_listeners(settings.max_subscribers)
-                .max_nodes(settings.max_publishers + settings.max_subscribers + ONLOOKERS)
-                .event_id_max_value(1)
-                .open_or_create(),
-        )
-    })
-    .map_err(|panicked| failed(name, panicked.0))??;
-    opened.map_err(|error| failed(name, format!("{error:?}")))
+/// Whether anybody has the topic, living or dead.
+pub(super) fn exists(directory: &Path, name: &str) -> bool {
+    let (Ok(service), Some(config)) = (service_name(name), service::config(directory)) else { return false };
+    // What cannot be looked at may exist.
+    let found = shield(|| SessionService::does_exist(&service, &config, MessagingPattern::PublishSubscribe));
+    !matches!(found, Ok(Ok(false)))
 }
 
 fn read_settings(name: &str, pub_sub: &PubSub) -> Result<TopicSettings, TopicError> {

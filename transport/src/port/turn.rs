@@ -89,6 +89,17 @@ impl Turn {
     }
 }
 
+/// Waits until nobody changes the session or looks whether it is in use, and keeps it so until the file is dropped. Unlike a
+/// turn it repairs nothing: what lies there may be the remains of a session. `None` if nobody ever had a turn, or it takes too long.
+pub(crate) fn hold_still(directory: &Path) -> Option<File> {
+    if MINE.with_borrow(|mine| mine.iter().any(|path| path == directory)) {
+        return None;
+    }
+    let file = File::open(directory.join(TURN_FILE)).ok()?;
+    lock(&file).ok()?;
+    Some(file)
+}
+
 impl Drop for Turn {
     fn drop(&mut self) {
         if let Some((file, directory)) = &self.locked {

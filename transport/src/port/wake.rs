@@ -1,0 +1,294 @@
+//! How receivers that sleep are woken: a board of bells for each topic, and a socket for each receiver.
+//!
+//! iceoryx2's events would do it too, for eight descriptors a topic and a system call for most messages. Here a topic costs a small
+//! file, which is mapped and closed, a receiver one socket, and all senders of a bus share one. Nobody is sent a datagram
+//! who is awake: `ring/bell.rs` says how that is known.
+//!
+//! ```text
+//! board    wake/TOPIC.bells, "/" in the name written ":"; places of 64 bytes, as many as the topic can have subscribers, one more
+//!          in front whose first word counts the places that were ever taken
+//! place    0  bell     u32
+//!          4  taken    u32   1 while a receiver has it
+//!          8  socket   u64   its socket is wake/SOCKET.ear, in hexadecimal
+//! ```
+//!
+//! Places are taken and left in turns. A place whose socket nobody listens to is of a dead receiver, and is taken again.
+
+use std::collections::hash_map::RandomState;
+use std::fs::File;
+use std::hash::{BuildHasher, Hasher};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, connect, recv, sendto,
+    socket_with,
+};
+
+use super::topic;
+use crate::os::{Mapping, reserve};
+use crate::ring::Bell;
+
+/// Folder of a session that holds boards and sockets.
+const FOLDER: &str = "wake";
+/// Endings of its files.
+const BOARD: &str = ".bells";
+const SOCKET: &str = ".ear";
+
+#[derive(Debug)]
+#[repr(C)]
+#[repr(align(64))]
+struct Place {
+    bell: Bell,
+    taken: AtomicU32,
+    socket: AtomicU64,
+}
+
+/// The bells of a topic.
+#[derive(Debug)]
+pub(super) struct Board {
+    mapping: Mapping,
+    places: usize,
+    folder: PathBuf,
+    topic: String,
+}
+
+/// A receiver's place and socket.
+#[derive(Debug)]
+pub(super) struct Ear {
+    board: Arc<Board>,
+    place: usize,
+    socket: OwnedFd,
+    path: PathBuf,
+}
+
+/// The socket that all senders of a bus send from.
+#[derive(Debug)]
+pub(super) struct Ringer {
+    socket: OwnedFd,
+}
+
+impl Board {
+    /// In a turn. Opens a topic's board, and makes it if `is_new`: then what lies there is of an earlier topic of that name.
+    pub(super) fn open(directory: &Path, topic: &str, subscribers: usize, is_new: bool) -> io::Result<Self> {
+        let folder = directory.join(FOLDER);
+        let path = board_path(directory, topic);
+        let len = (subscribers + 1) * size_of::<Place>();
+        if is_new {
+            std::fs::create_dir_all(&folder)?;
+            remove_if_there(&path)?;
+            let file = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
+            file.set_len(len as u64)?;
+            reserve(&path)?;
+        }
+        let file = File::options().read(true).write(true).open(&path)?;
+        Ok(Self { mapping: Mapping::new(&file, len)?, places: subscribers, folder, topic: topic.to_owned() })
+    }
+
+    /// In a turn, once nobody has the topic any more.
+    pub(super) fn remove(directory: &Path, topic: &str) {
+        let _ = remove_if_there(&board_path(directory, topic));
+        // Goes with the last board and socket.
+        let _ = std::fs::remove_dir(directory.join(FOLDER));
+    }
+
+    /// Topics that have a board.
+    pub(super) fn topics(directory: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(directory.join(FOLDER)).into_iter().flatten().flatten();
+        entries.filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(BOARD)?.replace(':', "/"))).collect()
+    }
+
+    /// After something was put into the queues of the topic's receivers.
+    #[inline]
+    pub(super) fn ring(&self, ringer: &Ringer) {
+        Bell::order();
+        for place in self.ever_taken() {
+            if let Some(ring) = place.bell.sleeper() {
+                ringer.send(&self.folder, place.socket.load(Ordering::Relaxed));
+                place.bell.rung(ring);
+            }
+        }
+    }
+
+    /// Index 0 is the head.
+    fn place(&self, index: usize) -> &Place {
+        debug_assert!(index <= self.places);
+        // SAFETY: `open` mapped `places + 1` of them, and `index` is at most `places`.
+        let place = unsafe { self.mapping.start().cast::<Place>().add(index) };
+        // SAFETY: in the mapping, which lives as long as `self`; aligned, as pages are; consists of atomics only, of which every
+        // bit pattern is a value, and which other processes change by atomic operations.
+        unsafe { place.as_ref() }
+    }
+
+    fn ever_taken(&self) -> impl Iterator<Item = &Place> {
+        // The number lies in shared memory: it counts for no more than there is.
+        let taken = self.place(0).taken.load(Ordering::Acquire) as usize;
+        (1..=taken.min(self.places)).map(|index| self.place(index))
+    }
+}
+
+impl Ear {
+    /// In a turn. Takes a place of the board; `None` if all are taken by living receivers.
+    pub(super) fn new(board: &Arc<Board>) -> io::Result<Option<Self>> {
+        let Some(index) = (1..=board.places).find(|&index| board.is_free(index)) else { return Ok(None) };
+        let socket = new_socket()?;
+        let (number, path) = bind_somewhere(&board.folder, &socket)?;
+        let place = board.place(index);
+        place.bell.get_up();
+        place.socket.store(number, Ordering::Relaxed);
+        place.taken.store(1, Ordering::Relaxed);
+        board.place(0).taken.fetch_max(index as u32, Ordering::Release);
+        Ok(Some(Self { board: board.clone(), place: index, socket, path }))
+    }
+
+    /// From here on, what is sent makes the socket readable: look for messages once more, then wait.
+    pub(super) fn lie_down(&self) {
+        self.board.place(self.place).bell.lie_down();
+    }
+
+    /// Nobody need wake us.
+    pub(super) fn get_up(&self) {
+        self.board.place(self.place).bell.get_up();
+    }
+
+    /// Empties the socket.
+    pub(super) fn drain(&self) -> Result<(), Errno> {
+        loop {
+            match recv(&self.socket, &mut [0; 1], RecvFlags::DONTWAIT) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(Errno::WOULDBLOCK) => return Ok(()),
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+}
+
+impl AsFd for Ear {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for Ear {
+    /// In a turn.
+    fn drop(&mut self) {
+        let place = self.board.place(self.place);
+        place.bell.get_up();
+        place.taken.store(0, Ordering::Relaxed);
+        let _ = remove_if_there(&self.path);
+    }
+}
+
+impl Ringer {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self { socket: new_socket()? })
+    }
+
+    /// Whoever does not get it is dead, or has so many that one more does not matter.
+    #[cold]
+    fn send(&self, folder: &Path, socket: u64) {
+        if let Ok(address) = SocketAddrUnix::new(socket_path(folder, socket)) {
+            let _ = sendto(&self.socket, &[1], SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &address);
+        }
+    }
+
+    /// In a turn, after processes were found dead: wakes all, in case one died between sending a message and ringing, and
+    /// removes the sockets that nobody listens to.
+    pub(super) fn wake_all(&self, directory: &Path) {
+        let folder = directory.join(FOLDER);
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            if entry.path().extension().is_none_or(|ending| ending != &SOCKET[1..]) {
+                continue;
+            }
+            let Ok(address) = SocketAddrUnix::new(entry.path()) else { continue };
+            let sent = sendto(&self.socket, &[1], SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &address);
+            if sent == Err(Errno::CONNREFUSED) {
+                let _ = remove_if_there(&entry.path());
+            }
+        }
+    }
+}
+
+/// In a turn. Removes the boards of topics that nobody has.
+pub(super) fn remove_boards(directory: &Path, exists: impl Fn(&str) -> bool) {
+    for topic in Board::topics(directory) {
+        if !exists(&topic) {
+            Board::remove(directory, &topic);
+        }
+    }
+}
+
+impl Drop for Board {
+    /// In a turn, after the port that had it. The last one takes the board along.
+    fn drop(&mut self) {
+        let Some(directory) = self.folder.parent() else { return };
+        if !topic::exists(directory, &self.topic) {
+            Self::remove(directory, &self.topic);
+        }
+    }
+}
+
+impl Board {
+    /// In a turn.
+    fn is_free(&self, index: usize) -> bool {
+        let place = self.place(index);
+        if place.taken.load(Ordering::Relaxed) == 0 {
+            return true;
+        }
+        let path = socket_path(&self.folder, place.socket.load(Ordering::Relaxed));
+        if is_heard(&path) {
+            return false;
+        }
+        let _ = remove_if_there(&path);
+        true
+    }
+}
+
+fn board_path(directory: &Path, topic: &str) -> PathBuf {
+    directory.join(FOLDER).join(format!("{}{BOARD}", topic.replace('/', ":")))
+}
+
+fn socket_path(folder: &Path, number: u64) -> PathBuf {
+    folder.join(format!("{number:x}{SOCKET}"))
+}
+
+fn new_socket() -> io::Result<OwnedFd> {
+    Ok(socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?)
+}
+
+fn bind_somewhere(folder: &Path, socket: &OwnedFd) -> io::Result<(u64, PathBuf)> {
+    loop {
+        let number = RandomState::new().build_hasher().finish();
+        let path = socket_path(folder, number);
+        match bind(socket, &SocketAddrUnix::new(&path)?) {
+            Ok(()) => return Ok((number, path)),
+            Err(Errno::ADDRINUSE) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// Whether a living process has the socket.
+fn is_heard(path: &Path) -> bool {
+    let heard = || -> io::Result<bool> {
+        let probe = new_socket()?;
+        match connect(&probe, &SocketAddrUnix::new(path)?) {
+            Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(false),
+            // Whatever else it is, it is not known to be dead.
+            _ => Ok(true),
+        }
+    };
+    heard().unwrap_or(true)
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
