@@ -31,7 +31,7 @@ pub use tensorbus_transport::*;
 pub mod prelude {
     pub use tensorbus_transport::{
         Bus, Dtype, Element, Message, MessageMut, Metadata, Overflow, Publisher, Subscriber, Tensor, TensorMut,
-        TensorSpec,
+        TensorSpec, TensorView,
     };
 }
 

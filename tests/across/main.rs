@@ -7,6 +7,7 @@ mod death;
 mod fork;
 mod hostile;
 mod isolation;
+mod layouts;
 mod lifetimes;
 mod limits;
 mod messages;

@@ -4,8 +4,11 @@ use crate::layout::Dtype;
 
 /// A Rust type that a tensor's elements can be viewed as.
 ///
-/// Implemented for the integers, the floats, and `half`'s `f16` and `bf16`. A type of one's own (a complex number, an
-/// 8-bit float, a pixel as a vector type) can implement it: any plain type whose size is that of its dtype's elements.
+/// Implemented for the integers, the floats, `half`'s `f16` and `bf16`, and with the feature `num-complex` for
+/// `num_complex::Complex` of `f16`, `f32` and `f64`. A type of one's own (an 8-bit float, a pixel as a vector type) can
+/// implement it: any plain type whose size is that of its dtype's elements. Truth values are viewed by
+/// [`TensorView::view_bool`](crate::TensorView::view_bool), since not every byte is a `bool`; elements narrower than a byte
+/// are read by [`TensorView::unpack`](crate::TensorView::unpack).
 pub trait Element: bytemuck::Pod {
     /// The dtype of tensors with such elements.
     const DTYPE: Dtype;
@@ -21,4 +24,9 @@ elements! {
     i8: I8, i16: I16, i32: I32, i64: I64, i128: I128,
     u8: U8, u16: U16, u32: U32, u64: U64, u128: U128,
     f16: F16, bf16: BF16, f32: F32, f64: F64,
+}
+
+#[cfg(feature = "num-complex")]
+elements! {
+    num_complex::Complex<f16>: C32, num_complex::Complex<f32>: C64, num_complex::Complex<f64>: C128,
 }

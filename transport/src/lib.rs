@@ -8,6 +8,8 @@
 #[cfg(feature = "tokio")]
 mod async_subscriber;
 mod bus;
+mod contiguous;
+pub mod dlpack;
 mod element;
 #[doc(hidden)]
 pub mod layout;
@@ -21,6 +23,7 @@ mod publisher;
 mod ring;
 mod subscriber;
 mod sync;
+mod tensor_view;
 mod topic;
 mod view;
 #[doc(hidden)]
@@ -32,10 +35,12 @@ pub use bus::{
     Bus, BusBuilder, Capabilities, CleanedUp, DEFAULT_SESSION, MAX_SESSION_NAME, PoolInfo, ResourceLimit,
     SESSION_VARIABLE, SessionError, SessionFacts, SharedMemory, TopicInfo,
 };
+pub use contiguous::{ContiguousError, ContiguousTensor};
 pub use element::Element;
 pub use layout::{
     ALIGNMENT, DEFAULT_TENSOR_NAME, Dtype, DtypeCode, DtypeError, LayoutError, MAX_LAYOUT_BYTES, MAX_METADATA_BYTES,
     MAX_METADATA_ENTRIES, MAX_METADATA_KEY_BYTES, MAX_NAME_BYTES, MAX_RANK, MAX_TENSORS, TensorLayout, TensorSpec,
+    Unpack,
 };
 pub use loan::{MessageMut, TensorMut, TensorViewMut};
 pub use message::{Message, Tensor};
@@ -43,6 +48,7 @@ pub use pool::{MemoryFacts, PoolError};
 pub use port::{Overflow, TopicError, TopicSettings};
 pub use publisher::{LoanError, PublishError, Publisher, PublisherStats};
 pub use subscriber::{ReceiveError, Subscriber, SubscriberStats};
+pub use tensor_view::TensorView;
 pub use topic::{DEFAULT_SPIN, TopicBuilder};
 pub use view::ViewError;
 pub use wire::{DecodeError, EncodeError, Metadata, Value, WIRE_VERSION};

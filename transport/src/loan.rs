@@ -6,6 +6,7 @@ use crate::layout::{Dtype, TensorLayout};
 use crate::os::monotonic_ns;
 use crate::port::{SendFailure, Slot};
 use crate::publisher::PublishError;
+use crate::tensor_view::TensorView;
 use crate::view::{self, ViewError};
 use crate::wire::{EncodedLayout, MAGIC, Metadata, Preamble, WIRE_VERSION, encode_metadata};
 
@@ -137,6 +138,29 @@ impl TensorMut {
         Ok(&mut self.loan.slot.bytes_mut()?[range])
     }
 
+    /// Copies the elements of a tensor with the same dtype and shape, whatever its strides.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use tensorbus_transport::{Bus, Dtype, TensorView};
+    /// # let bus = Bus::builder().session("doc-copy-from").open()?;
+    /// # let publisher = bus.topic("images").publisher()?;
+    /// let transposed = [1u8, 3, 5, 2, 4, 6];
+    /// let mut tensor = publisher.loan(Dtype::U8, &[3, 2])?;
+    /// tensor.copy_from(&TensorView::new(&transposed, &[3, 2], &[1, 3])?)?;
+    /// assert_eq!(tensor.view::<u8>()?, [1, 2, 3, 4, 5, 6]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ViewError::CopyMismatch`] if dtype or shape differ; [`ViewError::Forked`] in a forked child.
+    pub fn copy_from(&mut self, source: &TensorView<'_>) -> Result<(), ViewError> {
+        let range = self.loan.first_range();
+        let bytes = &mut self.loan.slot.bytes_mut()?[range];
+        view::copy(source.layout(), source.bytes(), &self.loan.encoded.layout().tensors()[0], bytes)
+    }
+
     /// The elements as an array, to write.
     ///
     /// # Errors
@@ -253,6 +277,15 @@ impl TensorViewMut<'_> {
     /// The tensor's bytes, to write.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         self.bytes
+    }
+
+    /// Copies the elements of a tensor with the same dtype and shape, whatever the strides of both.
+    ///
+    /// # Errors
+    /// [`ViewError::CopyMismatch`] if dtype or shape differ; [`ViewError::SharedElements`] if the strides differ and by
+    /// those of this tensor several elements may share memory.
+    pub fn copy_from(&mut self, source: &TensorView<'_>) -> Result<(), ViewError> {
+        view::copy(source.layout(), source.bytes(), self.layout, self.bytes)
     }
 
     /// The elements as an array with the tensor's strides, to write.

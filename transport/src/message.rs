@@ -3,11 +3,13 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::contiguous::{ContiguousError, ContiguousTensor};
 use crate::element::Element;
 use crate::layout::{Dtype, MessageLayout, TensorLayout};
 use crate::os::monotonic_ns;
 use crate::port::Received;
 use crate::subscriber::Heard;
+use crate::tensor_view::TensorView;
 use crate::view::{self, ViewError};
 use crate::wire::Metadata;
 
@@ -177,6 +179,28 @@ impl Tensor {
     #[cfg(feature = "ndarray")]
     pub fn array_view<T: Element>(&self) -> Result<ndarray::ArrayViewD<'_, T>, ViewError> {
         view::array(self.layout(), self.bytes())
+    }
+
+    /// Truth values in row-major order, where they lie. Each byte is looked at: it must be 0 or 1.
+    ///
+    /// # Errors
+    /// As [`TensorView::view_bool`].
+    pub fn view_bool(&self) -> Result<&[bool], ViewError> {
+        view::bools(self.layout(), self.bytes())
+    }
+
+    /// Copies the elements into memory of this process, densely in row-major order: for a consumer that takes no strides,
+    /// or to let the slot go.
+    ///
+    /// # Errors
+    /// [`ContiguousError`] if there is no memory for all elements: strides of 0 can stand for very many.
+    pub fn to_contiguous(&self) -> Result<ContiguousTensor, ContiguousError> {
+        self.as_view().to_contiguous()
+    }
+
+    /// The tensor as what the calls take that copy, and for packed elements.
+    pub fn as_view(&self) -> TensorView<'_> {
+        TensorView::of(self.layout(), self.bytes())
     }
 }
 

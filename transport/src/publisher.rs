@@ -3,10 +3,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::bus::BusInner;
 use crate::element::Element;
-use crate::layout::{DEFAULT_TENSOR_NAME, Dtype, LayoutError, MessageLayout, TensorSpec};
+use crate::layout::{DEFAULT_TENSOR_NAME, Dtype, LayoutError, MessageLayout, TensorLayout, TensorSpec};
 use crate::loan::{Loan, MessageMut, TensorMut};
 use crate::os::Forked;
 use crate::port::{LoanFailure, OpenTopic, Sender, Sending, TopicError, TopicSettings};
+use crate::tensor_view::TensorView;
 use crate::view::ViewError;
 use crate::wire::{EncodeError, EncodedLayout};
 
@@ -71,7 +72,7 @@ pub struct PublisherStats {
     pub failed: u64,
     /// Loans that were refused.
     pub loans_refused: u64,
-    /// Bytes of tensor data that `publish_copy` copied. Messages written in place add nothing.
+    /// Bytes of tensor data that `publish_copy` and `publish_copy_of` copied. Messages written in place add nothing.
     pub copied_bytes: u64,
 }
 
@@ -250,6 +251,22 @@ impl Publisher {
         target.copy_from_slice(values);
         self.inner.counters.copied_bytes.fetch_add(size_of_val(values) as u64, Ordering::Relaxed);
         tensor.publish()
+    }
+
+    /// Copies a tensor into a loan as it lies and publishes it: its strides travel with it, and so does what lies between
+    /// its elements. One copy.
+    ///
+    /// A tensor with gaps goes densely, in one copy too, by a [`loan`](Self::loan) and
+    /// [`copy_from`](TensorMut::copy_from). Returns the number of subscribers that have the message in their queue.
+    ///
+    /// # Errors
+    /// [`PublishError`] as for a loan and a publish.
+    pub fn publish_copy_of(&self, tensor: &TensorView<'_>) -> Result<usize, PublishError> {
+        let TensorLayout { name, dtype, shape, strides, .. } = tensor.layout();
+        let mut message = self.loan_message(&[TensorSpec::new(name, *dtype, shape).strides(strides)])?;
+        message.tensor_mut(name)?.copy_from(tensor)?;
+        self.inner.counters.copied_bytes.fetch_add(tensor.bytes().len() as u64, Ordering::Relaxed);
+        message.publish()
     }
 
     /// Name of the topic.
