@@ -39,3 +39,8 @@ pub mod prelude {
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// So is that of `docs/control.md`.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/control.md")]
+struct Control;

@@ -3,6 +3,7 @@
 
 mod support;
 
+mod control;
 mod death;
 mod fork;
 mod hostile;

@@ -40,6 +40,9 @@ pub(crate) fn fork_and_use() -> anyhow::Result<()> {
     let subscriber = bus.topic("numbers").subscriber()?;
     let publisher = bus.topic("numbers").publisher()?;
     let mut loan = publisher.loan(Dtype::U32, &[1])?;
+    let server = bus.service("health").server()?;
+    let mut client = bus.service("health").client()?;
+    let mut asking = bus.service("health").client()?;
     // SAFETY: this process has one thread; the child uses no lock that another thread could hold.
     let child = unsafe { libc::fork() };
     if child == 0 {
@@ -49,14 +52,21 @@ pub(crate) fn fork_and_use() -> anyhow::Result<()> {
             && forked(subscriber.recv(Duration::from_secs(1)).unwrap_err().to_string())
             && forked(loan.view_mut::<u32>().unwrap_err().to_string())
             && forked(loan.publish().unwrap_err().to_string())
+            && forked(server.recv(Duration::from_secs(1)).unwrap_err().to_string())
+            && forked(client.call(b"?", Duration::from_secs(1)).unwrap_err().to_string())
+            && forked(bus.service("other").server().unwrap_err().to_string())
             && forked(bus.topic("other").subscriber().unwrap_err().to_string())
             && forked(bus.remove_dead().unwrap_err().to_string());
+        drop((server, client));
         let own = Bus::open().is_ok_and(|bus| bus.topic("numbers").publisher().is_ok());
         std::process::exit(if refused && own { 0 } else { 1 });
     }
     anyhow::ensure!(wait_for(child)? == 0, "the child was not refused, or could not open a bus of its own");
     loan.publish()?;
     subscriber.recv(Duration::from_secs(10))?;
+    let call = std::thread::spawn(move || asking.call(b"still there?", Duration::from_secs(10)));
+    server.recv(Duration::from_secs(10))?.reply(b"yes")?;
+    anyhow::ensure!(call.join().is_ok_and(|reply| reply.is_ok_and(|reply| reply == b"yes")));
     say("parent goes on");
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! on stdin lets it go on, the end of stdin ends it.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+mod control;
 mod forking;
 mod hostile;
 
@@ -31,6 +32,11 @@ fn main() -> anyhow::Result<()> {
         "few-descriptors" => few_descriptors(number(1)?),
         "many-topics" => many_topics(number(1)?),
         "big-pool" => big_pool(args.get(1).context("a directory")?, number(2)?, number(3)?),
+        "control-serve" => control::serve(args.get(1).context("a name")?),
+        "control-hold" => control::hold(args.get(1).context("a name")?),
+        "control-call" => control::call(args.get(1).context("a name")?, number(2)?),
+        "control-call-once" => control::call_once(args.get(1).context("a name")?, args.get(2).context("a question")?),
+        "control-come-and-go" => control::come_and_go(),
         "fork-and-exit" => forking::fork_and_exit(),
         "fork-and-use" => forking::fork_and_use(),
         "hostile" => hostile::run(),

@@ -9,6 +9,7 @@
 mod async_subscriber;
 mod bus;
 mod contiguous;
+mod control;
 pub mod dlpack;
 mod element;
 #[doc(hidden)]
@@ -36,6 +37,7 @@ pub use bus::{
     SESSION_VARIABLE, SessionError, SessionFacts, SharedMemory, TopicInfo,
 };
 pub use contiguous::{ContiguousError, ContiguousTensor};
+pub use control::{ControlClient, ControlRequest, ControlServer, ServiceBuilder};
 pub use element::Element;
 pub use layout::{
     ALIGNMENT, DEFAULT_TENSOR_NAME, Dtype, DtypeCode, DtypeError, LayoutError, MAX_LAYOUT_BYTES, MAX_METADATA_BYTES,
@@ -45,10 +47,14 @@ pub use layout::{
 pub use loan::{MessageMut, TensorMut, TensorViewMut};
 pub use message::{Message, Tensor};
 pub use pool::{MemoryFacts, PoolError};
-pub use port::{Overflow, TopicError, TopicSettings};
+pub use port::{
+    CallError, MAX_CONTROL_CLIENTS, Overflow, ReplyError, RequestError, ServiceError, TopicError, TopicSettings,
+};
 pub use publisher::{LoanError, PublishError, Publisher, PublisherStats};
 pub use subscriber::{ReceiveError, Subscriber, SubscriberStats};
 pub use tensor_view::TensorView;
 pub use topic::{DEFAULT_SPIN, TopicBuilder};
 pub use view::ViewError;
-pub use wire::{DecodeError, EncodeError, Metadata, Value, WIRE_VERSION};
+pub use wire::{
+    CONTROL_VERSION, ControlDecodeError, DecodeError, EncodeError, MAX_CONTROL_BYTES, Metadata, Value, WIRE_VERSION,
+};

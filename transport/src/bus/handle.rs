@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use super::session::{self, DEFAULT_SESSION, SESSION_VARIABLE, Session, SessionError, SessionFacts};
 use super::topics::{self, TopicInfo};
+use crate::control::ServiceBuilder;
 use crate::port::{Node, NodeError, TopicError};
 use crate::topic::TopicBuilder;
 
@@ -81,6 +82,11 @@ impl Bus {
     /// The topic of this name, to be opened with settings. Nothing happens before a port is made.
     pub fn topic(&self, name: &str) -> TopicBuilder {
         TopicBuilder::new(self.inner.clone(), name)
+    }
+
+    /// The control service of this name: small requests to one server, and replies. Nothing happens before a port is made.
+    pub fn service(&self, name: &str) -> ServiceBuilder {
+        ServiceBuilder::new(self.inner.clone(), name)
     }
 
     /// Name of the session.

@@ -1,5 +1,11 @@
 //! What the operating system is asked for: fork detection, clock, memory. Knows nothing of tensors or of iceoryx2.
 
+#[cfg(not(target_os = "linux"))]
+compile_error!(
+    "tensorbus runs on Linux only for now: its sessions, memory checks and wake-ups are written for it. On Windows use WSL 2, \
+     elsewhere a Linux container or virtual machine; docs/platforms.md has the list"
+);
+
 mod clock;
 mod fork;
 mod mapping;

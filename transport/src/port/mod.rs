@@ -2,6 +2,7 @@
 
 mod alone;
 mod connection;
+mod control;
 mod node;
 mod receiver;
 mod repair;
@@ -12,6 +13,8 @@ mod topic;
 mod turn;
 mod wake;
 
+pub(crate) use control::{Asked, ClientPort, ServerPort};
+pub use control::{CallError, MAX_CONTROL_CLIENTS, ReplyError, RequestError, ServiceError};
 pub(crate) use node::{Node, NodeError};
 #[cfg(feature = "tokio")]
 pub(crate) use receiver::Asleep;

@@ -76,6 +76,9 @@ fn remove_half_made_services(directory: &Path) {
                 iceoryx2::service::messaging_pattern::MessagingPattern::PublishSubscribe
             }
             MessagingPattern::Event(_) => iceoryx2::service::messaging_pattern::MessagingPattern::Event,
+            MessagingPattern::RequestResponse(_) => {
+                iceoryx2::service::messaging_pattern::MessagingPattern::RequestResponse
+            }
             _ => continue,
         };
         // SAFETY: nobody uses the service: no node is registered in it, and none is just about to be, as that takes the turn.

@@ -21,10 +21,10 @@ use crate::pool::{MemoryFacts, PoolError, admit};
 use crate::wire::WIRE_VERSION;
 
 /// Processes that may use a topic, besides one for each of its ports: those that only look at it.
-const ONLOOKERS: usize = 16;
+pub(super) const ONLOOKERS: usize = 16;
 /// What a topic's small files may take. iceoryx2 maps them without asking for the room first: where there is less, its
 /// first write would end the process with SIGBUS.
-const ROOM_FOR_FILES: u64 = 256 * 1024;
+pub(super) const ROOM_FOR_FILES: u64 = 256 * 1024;
 const WIRE_KEY: &str = "tensorbus.wire";
 const OVERFLOW_KEY: &str = "tensorbus.overflow";
 /// Services of topics are called this, followed by the topic's name; other uses of the bus have other beginnings.
@@ -278,6 +278,10 @@ impl OpenTopic {
         check_name(name)?;
         let settings = wishes.or_default()?;
         node.get()?;
+        // Places and names that the dead still have are free again.
+        if let Err(error) = node.remove_dead() {
+            tracing::warn!(?error, "could not remove what dead processes left");
+        }
         let mut open = node.topics().lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(topic) = open.get(name).and_then(Weak::upgrade) {
             wishes.verify(name, &topic.settings)?;
@@ -418,19 +422,19 @@ fn attribute(attributes: &AttributeSet, key: &str) -> Option<String> {
     attributes.key_value(&key, 0).map(ToString::to_string)
 }
 
-/// Most characters of a topic's name.
-const MAX_TOPIC_NAME: usize = 128;
+/// Most characters of a topic's name, and of a control service's.
+pub(super) const MAX_NAME: usize = 128;
+
+pub(super) fn is_legal_name(name: &str) -> bool {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
+    (1..=MAX_NAME).contains(&name.len()) && name.chars().all(legal) && !name.starts_with('/') && !name.ends_with('/')
+}
 
 fn check_name(name: &str) -> Result<(), TopicError> {
-    let legal = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
-    if (1..=MAX_TOPIC_NAME).contains(&name.len())
-        && name.chars().all(legal)
-        && !name.starts_with('/')
-        && !name.ends_with('/')
-    {
+    if is_legal_name(name) {
         return Ok(());
     }
-    Err(TopicError::Name { name: name.chars().take(2 * MAX_TOPIC_NAME).collect(), max: MAX_TOPIC_NAME })
+    Err(TopicError::Name { name: name.chars().take(2 * MAX_NAME).collect(), max: MAX_NAME })
 }
 
 fn service_name(name: &str) -> Result<iceoryx2::service::service_name::ServiceName, TopicError> {

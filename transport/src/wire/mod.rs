@@ -1,6 +1,7 @@
 //! The bytes of a message: preamble, layout, metadata. Pure: bytes in, a checked message or an error out.
 
 mod archive;
+mod control;
 mod decoder;
 mod encoded;
 mod error;
@@ -8,6 +9,7 @@ mod metadata;
 mod preamble;
 
 pub use archive::{decode_layout, decode_metadata, encode_layout, encode_metadata};
+pub use control::{CONTROL_MAGIC, CONTROL_VERSION, ControlDecodeError, ControlHeader, ControlKind, MAX_CONTROL_BYTES};
 pub use decoder::{Decoded, Decoder, REMEMBERED_LAYOUTS, fingerprint_of};
 pub use encoded::EncodedLayout;
 pub use error::{DecodeError, EncodeError};

@@ -1,0 +1,231 @@
+use std::any::Any;
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use iceoryx2::pending_response::PendingResponse;
+use iceoryx2::port::client::{Client, RequestSendError};
+use iceoryx2::port::listener::{Listener, ListenerCreateError};
+use iceoryx2::port::notifier::{Notifier, NotifierCreateError};
+use iceoryx2::port::{BackpressureAction, SendError};
+use iceoryx2::service::port_factory::client::ClientCreateError;
+
+use super::super::alone::Alone;
+use super::super::node::Node;
+use super::super::service::SessionService;
+use super::super::shield::Panicked;
+use super::super::turn::{Part, Turn};
+use super::bell::{LONGEST_SLEEP, WakeUp, ring};
+use super::error::{CallError, ServiceError};
+use super::service::{
+    Body, Envelope, Member, OpenService, REQUESTS, admit_messages, ask, copy_out, failed, reserve_messages,
+};
+use crate::os::Deadline;
+use crate::wire::{ControlHeader, ControlKind};
+
+/// Numbers that the first request of a client may have in iceoryx2. A prime, so that the steps below meet all of them.
+const BEGINNINGS: u64 = 1021;
+/// How far apart the clients of two processes begin that were started one after the other.
+const BETWEEN_PROCESSES: u64 = 37;
+
+type Pending = PendingResponse<SessionService, Body, Envelope, Body, Envelope>;
+
+/// One client of a control service: one request at a time, and the reply to it.
+#[derive(Debug)]
+pub(crate) struct ClientPort {
+    ports: Part<Alone<Ports>>,
+    wake_up: WakeUp,
+    service: OpenService,
+    next_number: u64,
+    broken: Cell<bool>,
+    /// What the ports live in, and must not outlive.
+    _home: Arc<dyn Any + Send + Sync>,
+}
+
+#[derive(Debug)]
+struct Ports {
+    client: Client<SessionService, Body, Envelope, Body, Envelope>,
+    requests: Notifier<SessionService>,
+    replies: Listener<SessionService>,
+}
+
+impl ClientPort {
+    /// `home` is what `node` lives in: it is dropped after this.
+    pub(crate) fn create(node: &Node, name: &str, home: Arc<dyn Any + Send + Sync>) -> Result<Self, ServiceError> {
+        admit_messages(node, name, REQUESTS)?;
+        let _turn = Turn::take(node.directory()).map_err(|error| failed(name, error))?;
+        let service = OpenService::open_or_create(node, name)?;
+        // A client that was killed keeps its place until it is removed.
+        node.remove_dead().map_err(|error| failed(name, format!("{error:?}")))?;
+        let too_many = || ServiceError::TooManyClients { service: name.to_owned() };
+        // The listener comes first: whoever replies to the client can already wake it.
+        let replies =
+            service.with("listener", |services| services.replies.listener_builder().create())?.map_err(|error| {
+                match error {
+                    ListenerCreateError::ExceedsMaxSupportedListeners => too_many(),
+                    error => failed(name, format!("listener: {error:?}")),
+                }
+            })?;
+        let requests =
+            service.with("notifier", |services| services.requests.notifier_builder().create())?.map_err(|error| {
+                match error {
+                    NotifierCreateError::ExceedsMaxSupportedNotifiers => too_many(),
+                    error => failed(name, format!("notifier: {error:?}")),
+                }
+            })?;
+        let client = service
+            .with("client", |services| {
+                services
+                    .calls
+                    .client_builder()
+                    .set_backpressure_handler(|_| BackpressureAction::DiscardDataAndFail)
+                    .create()
+            })?
+            .map_err(|error| match error {
+                ClientCreateError::ExceedsMaxSupportedClients => too_many(),
+                error => failed(name, format!("client: {error:?}")),
+            })?;
+        let id = client.id().value();
+        // SAFETY: the listener is dropped together with this port, which every wait borrows.
+        let wake_up = unsafe { WakeUp::of(&replies) };
+        // SAFETY: all three belong to this port, which is used through `&mut self` only; what a call makes of them ends with
+        // the call.
+        let ports = unsafe { Alone::new(Ports { client, requests, replies }) };
+        let ports = Part::new(ports, node.directory());
+        let port = Self { ports, wake_up, service, next_number: 0, broken: Cell::new(false), _home: home };
+        reserve_messages(node, id, REQUESTS)?;
+        port.begin_at(id)?;
+        Ok(port)
+    }
+
+    /// Lets iceoryx2 count this client's requests from a number that differs from other clients'.
+    ///
+    /// A server knows a request by its client's place and the request's number. When it lets go of a request of a client that
+    /// is gone, it would close that of the next client in the same place if that had the same number.
+    fn begin_at(&self, id: u128) -> Result<(), ServiceError> {
+        let ports = self.ports.get()?;
+        // iceoryx2 counts the ports of a process in the topmost 32 bits of their ids.
+        let first = u64::from(std::process::id()) * BETWEEN_PROCESSES + (id >> 96) as u64;
+        let burnt = ask(|| (0..first % BEGINNINGS).try_for_each(|_| ports.client.loan_uninit().map(drop)));
+        match burnt {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(failed(self.name(), format!("{error:?}"))),
+            Err(panicked) => Err(failed(self.name(), panicked.0)),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.service.name()
+    }
+
+    /// Sends a request and waits for the reply to it.
+    pub(crate) fn call(&mut self, bytes: &[u8], timeout: Duration) -> Result<Vec<u8>, CallError> {
+        let service = self.name().to_owned();
+        let deadline = Deadline::after(timeout);
+        let number = self.next_number;
+        let header = ControlHeader::new(ControlKind::Request, bytes.len(), number)
+            .ok_or_else(|| CallError::TooLarge { service: service.clone(), len: bytes.len() })?;
+        if self.broken.get() {
+            return Err(self.damaged("the port broke at an earlier call"));
+        }
+        let ports = self.ports.get()?;
+        let server = self.service.server()?.ok_or_else(|| CallError::NoServer { service: service.clone() })?;
+        if self.service.is_dead(server)? {
+            return Err(CallError::NoServer { service });
+        }
+        self.next_number += 1;
+        // What the server sends from here on makes a new wake-up.
+        self.wake_up.drain(&ports.replies).map_err(|reason| self.damaged(reason))?;
+        let sent = ask(|| {
+            let mut request = ports.client.loan_uninit()?;
+            request.user_header_mut().0 = header;
+            Body::write(request.payload_mut(), bytes);
+            // SAFETY: a body is mapped file memory, which the kernel hands out zeroed: its bytes are initialised, and every
+            // bit pattern is a `Body`.
+            unsafe { request.assume_init() }.send()
+        });
+        let pending = match sent {
+            Ok(Ok(pending)) => pending,
+            Ok(Err(RequestSendError::SendError(SendError::UnableToDeliver))) => {
+                return Err(CallError::QueueFull { service });
+            }
+            Ok(Err(error)) => return Err(self.damaged(format!("{error:?}"))),
+            Err(panicked) => return Err(self.give_up(panicked)),
+        };
+        if pending.number_of_server_connections() > 0 {
+            ring(&ports.requests);
+        }
+        let reply = self.wait_for_reply(&pending, number, server, deadline, timeout);
+        if ask(|| drop(pending)).is_err() {
+            self.broken.set(true);
+        }
+        reply
+    }
+
+    fn wait_for_reply(
+        &self,
+        pending: &Pending,
+        number: u64,
+        server: Member,
+        deadline: Deadline,
+        timeout: Duration,
+    ) -> Result<Vec<u8>, CallError> {
+        let service = || self.name().to_owned();
+        if pending.number_of_server_connections() == 0 {
+            return Err(CallError::NoServer { service: service() });
+        }
+        let mut next_look = Deadline::after(LONGEST_SLEEP);
+        loop {
+            // Asked before the queue is looked at: a server lets go after it has replied.
+            let waits = ask(|| pending.is_connected()).map_err(|panicked| self.give_up(panicked))?;
+            if let Some(reply) = self.take_reply(pending, number)? {
+                return Ok(reply);
+            }
+            if !waits {
+                let is_there = self.service.server()? == Some(server) && !self.service.is_dead(server)?;
+                return Err(match is_there {
+                    true => CallError::NoReply { service: service() },
+                    false => CallError::ServerGone { service: service() },
+                });
+            }
+            let Some(left) = deadline.left() else {
+                return Err(CallError::Timeout { service: service(), waited: timeout });
+            };
+            if next_look.left().is_none() {
+                // Nobody tells that a process was killed. What it had sent before was looked for above.
+                if self.service.is_dead(server)? {
+                    return Err(CallError::ServerGone { service: service() });
+                }
+                next_look = Deadline::after(LONGEST_SLEEP);
+            }
+            if self.wake_up.wait(left).map_err(|reason| self.damaged(reason))? {
+                self.wake_up.drain(&self.ports.get()?.replies).map_err(|reason| self.damaged(reason))?;
+            }
+        }
+    }
+
+    fn take_reply(&self, pending: &Pending, number: u64) -> Result<Option<Vec<u8>>, CallError> {
+        let received = ask(|| {
+            let response = pending.receive()?;
+            Ok::<_, iceoryx2::port::ReceiveError>(
+                response.map(|reply| copy_out(reply.user_header(), reply.payload(), |h| h.check_reply(number))),
+            )
+        });
+        match received {
+            Ok(Ok(Some(Ok((bytes, _))))) => Ok(Some(bytes)),
+            Ok(Ok(Some(Err(reason)))) => Err(CallError::BadReply { service: self.name().to_owned(), reason }),
+            Ok(Ok(None)) => Ok(None),
+            Ok(Err(error)) => Err(self.damaged(format!("{error:?}"))),
+            Err(panicked) => Err(self.give_up(panicked)),
+        }
+    }
+
+    fn give_up(&self, panicked: Panicked) -> CallError {
+        self.broken.set(true);
+        self.damaged(panicked.0)
+    }
+
+    fn damaged(&self, reason: impl Into<String>) -> CallError {
+        CallError::Broken { service: self.name().to_owned(), reason: reason.into() }
+    }
+}

@@ -1,0 +1,15 @@
+//! Requests and replies: small control messages from clients to the one server of a service, and back.
+//!
+//! iceoryx2's request-response carries the bytes. What is added: messages that are copied and checked before they are used,
+//! one server a name (iceoryx2 hands each request to all), wake-ups, bounded memory, and deaths that are noticed.
+
+mod bell;
+mod client;
+mod error;
+mod server;
+mod service;
+
+pub(crate) use client::ClientPort;
+pub use error::{CallError, ReplyError, RequestError, ServiceError};
+pub(crate) use server::{Asked, ServerPort};
+pub use service::MAX_CONTROL_CLIENTS;

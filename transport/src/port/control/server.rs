@@ -1,0 +1,246 @@
+use std::any::Any;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use iceoryx2::active_request::ActiveRequest;
+use iceoryx2::port::listener::{Listener, ListenerCreateError};
+use iceoryx2::port::notifier::{Notifier, NotifierCreateError};
+use iceoryx2::port::server::Server;
+use iceoryx2::port::{LoanError, ReceiveError};
+use iceoryx2::service::port_factory::server::ServerCreateError;
+
+use super::super::alone::Alone;
+use super::super::node::Node;
+use super::super::service::SessionService;
+use super::super::turn::{Part, Turn};
+use super::bell::{WakeUp, ring};
+use super::error::{ReplyError, RequestError, ServiceError};
+use super::service::{Body, Envelope, OpenService, REPLIES, admit_messages, ask, copy_out, failed, reserve_messages};
+use crate::os::Forked;
+use crate::wire::{ControlHeader, ControlKind, MAX_CONTROL_BYTES};
+
+type Active = ActiveRequest<SessionService, Body, Envelope, Body, Envelope>;
+
+/// The one server of a control service: takes requests, and sends replies out of memory of its own.
+#[derive(Debug)]
+pub(crate) struct ServerPort {
+    ports: Part<Mutex<Alone<Ports>>>,
+    wake_up: WakeUp,
+    service: OpenService,
+    rejected: AtomicU64,
+    broken: AtomicBool,
+    /// What the ports live in, and must not outlive.
+    _home: Arc<dyn Any + Send + Sync>,
+}
+
+#[derive(Debug)]
+struct Ports {
+    server: Server<SessionService, Body, Envelope, Body, Envelope>,
+    requests: Listener<SessionService>,
+    replies: Notifier<SessionService>,
+}
+
+/// A request that a client waits for the reply to.
+pub(crate) struct Asked {
+    /// `None` once the client waits no more.
+    active: Option<Alone<Active>>,
+    number: u64,
+    bytes: Vec<u8>,
+    port: Arc<ServerPort>,
+}
+
+impl ServerPort {
+    /// `home` is what `node` lives in: it is dropped after this.
+    pub(crate) fn create(node: &Node, name: &str, home: Arc<dyn Any + Send + Sync>) -> Result<Arc<Self>, ServiceError> {
+        admit_messages(node, name, REPLIES)?;
+        let _turn = Turn::take(node.directory()).map_err(|error| failed(name, error))?;
+        let service = OpenService::open_or_create(node, name)?;
+        // A server that was killed keeps its place until it is removed.
+        node.remove_dead().map_err(|error| failed(name, format!("{error:?}")))?;
+        // The listener comes first: whoever sends to the server can already wake it.
+        let has_server = || ServiceError::HasServer { service: name.to_owned() };
+        let requests =
+            service.with("listener", |services| services.requests.listener_builder().create())?.map_err(|error| {
+                match error {
+                    ListenerCreateError::ExceedsMaxSupportedListeners => has_server(),
+                    error => failed(name, format!("listener: {error:?}")),
+                }
+            })?;
+        let replies =
+            service.with("notifier", |services| services.replies.notifier_builder().create())?.map_err(|error| {
+                match error {
+                    NotifierCreateError::ExceedsMaxSupportedNotifiers => has_server(),
+                    error => failed(name, format!("notifier: {error:?}")),
+                }
+            })?;
+        let server = service
+            .with("server", |services| {
+                services.calls.server_builder().override_response_preallocation(|_| REPLIES).create()
+            })?
+            .map_err(|error| match error {
+                ServerCreateError::ExceedsMaxSupportedServers => has_server(),
+                error => failed(name, format!("server: {error:?}")),
+            })?;
+        let id = server.id().value();
+        // SAFETY: the listener is dropped together with this port, which every wait borrows.
+        let wake_up = unsafe { WakeUp::of(&requests) };
+        // SAFETY: all three are used under the mutex that they go into here.
+        let ports = unsafe { Alone::new(Ports { server, requests, replies }) };
+        let port = Arc::new(Self {
+            ports: Part::new(Mutex::new(ports), node.directory()),
+            wake_up,
+            service,
+            rejected: AtomicU64::new(0),
+            broken: AtomicBool::new(false),
+            _home: home,
+        });
+        reserve_messages(node, id, REPLIES)?;
+        Ok(port)
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.service.name()
+    }
+
+    /// Requests that were dropped because they broke a rule.
+    pub(crate) fn rejected(&self) -> u64 {
+        self.rejected.load(Ordering::Relaxed)
+    }
+
+    /// Takes the next request whose client still waits.
+    pub(crate) fn receive(self: &Arc<Self>) -> Result<Option<Asked>, RequestError> {
+        let ports = self.lock()?;
+        loop {
+            if self.broken.load(Ordering::Relaxed) {
+                return Err(self.damaged("the port broke at an earlier call"));
+            }
+            let active = match ask(|| ports.server.receive()) {
+                Ok(Ok(Some(active))) => active,
+                // A client whose earlier request is still held here has to wait for its next.
+                Ok(Ok(None) | Err(ReceiveError::ExceedsMaxBorrows)) => return Ok(None),
+                Ok(Err(error)) => {
+                    // One client cannot be heard: it died while it came, or lies. The others can.
+                    tracing::warn!(service = self.name(), ?error, "a client could not be connected");
+                    return Ok(None);
+                }
+                Err(panicked) => {
+                    self.broken.store(true, Ordering::Relaxed);
+                    return Err(self.damaged(panicked.0));
+                }
+            };
+            match copy_out(active.user_header(), active.payload(), |header| header.check(ControlKind::Request)) {
+                Ok((bytes, number)) => {
+                    // SAFETY: it is used and dropped in `Asked` only, under the lock of this port.
+                    let active = Some(unsafe { Alone::new(active) });
+                    return Ok(Some(Asked { active, number, bytes, port: Arc::clone(self) }));
+                }
+                Err(rule) => {
+                    self.rejected.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!(service = self.name(), %rule, "a request is not valid and is dropped");
+                    self.let_go(&ports, active);
+                }
+            }
+        }
+    }
+
+    /// Sleeps until a request may be there or the time is over, and readies the next wake-up.
+    pub(crate) fn wait(&self, bound: Duration) -> Result<(), RequestError> {
+        let _ = self.ports.get()?;
+        if self.wake_up.wait(bound).map_err(|reason| self.damaged(reason))? {
+            let ports = self.lock()?;
+            self.wake_up.drain(&ports.requests).map_err(|reason| self.damaged(reason))?;
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> Result<MutexGuard<'_, Alone<Ports>>, Forked> {
+        Ok(self.ports.get()?.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The client waits no more, and is woken to see it.
+    fn let_go(&self, ports: &Ports, active: Active) {
+        if ask(|| drop(active)).is_err() {
+            self.broken.store(true, Ordering::Relaxed);
+        }
+        ring(&ports.replies);
+    }
+
+    fn damaged(&self, reason: impl Into<String>) -> RequestError {
+        RequestError::Broken { service: self.name().to_owned(), reason: reason.into() }
+    }
+}
+
+impl Asked {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Sends the reply, if the client still waits. It reads it once `self` is dropped.
+    pub(crate) fn reply(self, bytes: &[u8]) -> Result<(), ReplyError> {
+        let port = &self.port;
+        let service = || port.name().to_owned();
+        let header = ControlHeader::new(ControlKind::Reply, bytes.len(), self.number)
+            .ok_or_else(|| ReplyError::TooLarge { service: service(), len: bytes.len() })?;
+        debug_assert!(bytes.len() <= MAX_CONTROL_BYTES);
+        let _alone = port.lock()?;
+        let broken = |reason: String| ReplyError::Broken { service: service(), reason };
+        if port.broken.load(Ordering::Relaxed) {
+            return Err(broken("the port broke at an earlier call".to_owned()));
+        }
+        let gone = || ReplyError::ClientGone { service: service() };
+        let active = self.active.as_ref().ok_or_else(gone)?;
+        // iceoryx2 is silent about a reply that nobody will read, so the client is looked at first: whether it waits, and lives.
+        let waits = ask(|| active.is_connected().then(|| active.origin().value())).map_err(|panicked| {
+            port.broken.store(true, Ordering::Relaxed);
+            broken(panicked.0)
+        })?;
+        let client = port.service.client(waits.ok_or_else(gone)?)?.ok_or_else(gone)?;
+        if port.service.is_dead(client)? {
+            return Err(gone());
+        }
+        let sent = ask(|| {
+            let mut response = active.loan_uninit()?;
+            response.user_header_mut().0 = header;
+            Body::write(response.payload_mut(), bytes);
+            // SAFETY: a body is mapped file memory, which the kernel hands out zeroed: its bytes are initialised, and every
+            // bit pattern is a `Body`.
+            unsafe { response.assume_init() }.send().map_err(Refusal::Send)
+        });
+        match sent {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(Refusal::Loan(LoanError::OutOfMemory | LoanError::ExceedsMaxLoans))) => {
+                Err(ReplyError::NoRoom { service: service() })
+            }
+            Ok(Err(refusal)) => Err(broken(format!("{refusal:?}"))),
+            Err(panicked) => {
+                port.broken.store(true, Ordering::Relaxed);
+                Err(broken(panicked.0))
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Refusal {
+    Loan(LoanError),
+    Send(#[expect(dead_code, reason = "shown by Debug")] iceoryx2::port::SendError),
+}
+
+impl From<LoanError> for Refusal {
+    fn from(error: LoanError) -> Self {
+        Self::Loan(error)
+    }
+}
+
+impl Drop for Asked {
+    /// Lets the client go, with or without a reply.
+    fn drop(&mut self) {
+        let Some(active) = self.active.take() else { return };
+        match self.port.lock() {
+            Ok(ports) => self.port.let_go(&ports, active.into_inner()),
+            // It is the parent's.
+            Err(Forked) => std::mem::forget(active),
+        }
+    }
+}

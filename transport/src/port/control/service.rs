@@ -1,0 +1,339 @@
+use std::fmt;
+use std::mem::MaybeUninit;
+
+use iceoryx2::identifiers::UniqueNodeId;
+use iceoryx2::node::NodeState;
+use iceoryx2::prelude::CallbackProgression;
+use iceoryx2::service::attribute::{AttributeKey, AttributeSpecifier, AttributeValue};
+use iceoryx2::service::builder::request_response::RequestResponseOpenError;
+use iceoryx2::service::port_factory::{PortFactory as _, event, request_response};
+use iceoryx2::service::service_name::ServiceName;
+use iceoryx2_bb_elementary_traits::zero_copy_send::ZeroCopySend;
+
+use super::super::connection::without_looking;
+use super::super::node::Node;
+use super::super::service::{SessionService, pool_file};
+use super::super::shield::{Panicked, shield};
+use super::super::topic::{MAX_NAME, ONLOOKERS, ROOM_FOR_FILES, is_legal_name};
+use super::super::turn::Part;
+use super::error::ServiceError;
+use crate::os::{Forked, reserve};
+use crate::pool::{MemoryFacts, PoolError, admit};
+use crate::wire::{CONTROL_VERSION, ControlDecodeError, ControlHeader, MAX_CONTROL_BYTES};
+
+/// Clients that a control service can have at a time.
+pub const MAX_CONTROL_CLIENTS: usize = 32;
+
+/// Requests of a client that are under way at a time. The type of the client holds it to that: a call borrows it.
+const CALLS_OF_A_CLIENT: usize = 1;
+/// Replies that exist at a time: for each client one that it reads and one that came too late for an earlier call, and the one
+/// that is just written. iceoryx2 would make three times as many.
+pub(super) const REPLIES: usize = 2 * MAX_CONTROL_CLIENTS + 1;
+/// Requests of one client that exist at a time: one that is written, one in the queue, one that the server holds. iceoryx2 makes
+/// as many by its own formula, `servers * 2 * active + loaned`.
+pub(super) const REQUESTS: usize = 3;
+
+/// Control services are called this, followed by the service's name; topics have another beginning.
+const SERVICE_PREFIX: &str = "control/";
+/// The event service on which clients wait for replies. That on which the server waits for requests is called as the service.
+const REPLY_PREFIX: &str = "control-reply/";
+const VERSION_KEY: &str = "tensorbus.control";
+
+/// Room for one message. Of fixed size, so that no peer says how long it is for iceoryx2.
+#[derive(Debug)]
+#[repr(C)]
+#[repr(align(64))]
+pub(super) struct Body([u8; MAX_CONTROL_BYTES]);
+
+// SAFETY: plain bytes: no pointers, no drop, every bit pattern is a value, the same layout in every process.
+unsafe impl ZeroCopySend for Body {
+    unsafe fn type_name() -> &'static str {
+        "tensorbus::ControlBody"
+    }
+}
+
+/// The header as iceoryx2's user header: it lies between iceoryx2's header and the body, zeroed at each loan.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(transparent)]
+pub(super) struct Envelope(pub(super) ControlHeader);
+
+// SAFETY: a transparent wrapper of plain fixed-width integers: no pointers, no drop, every bit pattern is a value.
+unsafe impl ZeroCopySend for Envelope {
+    unsafe fn type_name() -> &'static str {
+        "tensorbus::ControlHeader"
+    }
+}
+
+impl Body {
+    /// Puts the message into a new body. What an earlier message left behind its end stays there.
+    pub(super) fn write(body: &mut MaybeUninit<Self>, bytes: &[u8]) {
+        let len = bytes.len().min(MAX_CONTROL_BYTES);
+        // SAFETY: the body has room for `len` bytes, borrowed exclusively; they do not overlap `bytes`, which are borrowed too.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), body.as_mut_ptr().cast::<u8>(), len) };
+    }
+}
+
+/// Copies a message to memory of our own, if it keeps the rules.
+pub(super) fn copy_out(
+    envelope: &Envelope,
+    body: &Body,
+    check: impl FnOnce(&ControlHeader) -> Result<usize, ControlDecodeError>,
+) -> Result<(Vec<u8>, u64), ControlDecodeError> {
+    // SAFETY: the pointer comes from a live reference. Volatile, because the writer still maps the bytes: they are read once,
+    // into private memory, and every bit pattern is a header.
+    let header = unsafe { std::ptr::from_ref(&envelope.0).read_volatile() };
+    let len = check(&header)?;
+    Ok((body.0[..len].to_vec(), header.number))
+}
+
+type Calls = request_response::PortFactory<SessionService, Body, Envelope, Body, Envelope>;
+type Event = event::PortFactory<SessionService>;
+
+/// A control service's three services: one carries the messages, two wake those who wait for them.
+#[derive(Debug)]
+pub(super) struct OpenService {
+    services: Part<Services>,
+    name: String,
+}
+
+#[derive(Debug)]
+pub(super) struct Services {
+    pub(super) calls: Calls,
+    /// Clients ring, the server hears.
+    pub(super) requests: Event,
+    /// The server rings, clients hear.
+    pub(super) replies: Event,
+}
+
+/// A member of a service: its port's number, and its node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Member {
+    pub(super) port: u128,
+    node: UniqueNodeId,
+}
+
+impl OpenService {
+    /// Opens the service, or makes it if nobody has. In a turn.
+    pub(super) fn open_or_create(node: &Node, name: &str) -> Result<Self, ServiceError> {
+        if !is_legal_name(name) {
+            return Err(ServiceError::Name { name: name.chars().take(2 * MAX_NAME).collect(), max: MAX_NAME });
+        }
+        let messages = service_name(SERVICE_PREFIX, name)?;
+        let calls = open_or_create_calls(node, name, &messages)?;
+        verify_version(name, &calls)?;
+        let requests = open_or_create_event(node, name, &messages, MAX_CONTROL_CLIENTS, 1)?;
+        let replies = open_or_create_event(node, name, &service_name(REPLY_PREFIX, name)?, 1, MAX_CONTROL_CLIENTS)?;
+        let services = Part::new(Services { calls, requests, replies }, node.directory());
+        Ok(Self { services, name: name.to_owned() })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Calls iceoryx2 with the services.
+    pub(super) fn with<T, E: fmt::Debug>(
+        &self,
+        what: &str,
+        call: impl FnOnce(&Services) -> Result<T, E>,
+    ) -> Result<Result<T, E>, ServiceError> {
+        let services = self.services.get()?;
+        ask(|| call(services)).map_err(|panicked| failed(&self.name, format!("{what}: {}", panicked.0)))
+    }
+
+    /// The server that is registered, alive or not.
+    pub(super) fn server(&self) -> Result<Option<Member>, Forked> {
+        let mut found = None;
+        let services = self.services.get()?;
+        let _ = shield(|| {
+            services.calls.dynamic_config().list_servers(|server| {
+                found = Some(Member { port: server.server_id.value(), node: server.node_id });
+                CallbackProgression::Stop
+            });
+        });
+        Ok(found)
+    }
+
+    /// The client whose port has this number, if it is registered, alive or not.
+    pub(super) fn client(&self, port: u128) -> Result<Option<Member>, Forked> {
+        let mut found = None;
+        let services = self.services.get()?;
+        let _ = shield(|| {
+            services.calls.dynamic_config().list_clients(|client| {
+                if client.client_id.value() != port {
+                    return CallbackProgression::Continue;
+                }
+                found = Some(Member { port, node: client.node_id });
+                CallbackProgression::Stop
+            });
+        });
+        Ok(found)
+    }
+
+    /// Whether the member's process is dead. Asks the locks that the kernel releases at death; what cannot be found out is alive.
+    pub(super) fn is_dead(&self, member: Member) -> Result<bool, Forked> {
+        let mut dead = false;
+        let services = self.services.get()?;
+        let _ = shield(|| {
+            services.calls.nodes(|state| {
+                if *state.node_id() != member.node {
+                    return CallbackProgression::Continue;
+                }
+                dead = matches!(state, NodeState::Dead(_));
+                CallbackProgression::Stop
+            })
+        });
+        Ok(dead)
+    }
+}
+
+/// A call into iceoryx2 by a port of a control service, which may panic or open connections.
+pub(super) fn ask<T>(call: impl FnOnce() -> T) -> Result<T, Panicked> {
+    without_looking(|| shield(call))
+}
+
+/// Whether there is memory for so many messages.
+pub(super) fn admit_messages(node: &Node, name: &str, messages: usize) -> Result<(), ServiceError> {
+    let facts = MemoryFacts::gather(node.directory()).map_err(|error| failed(name, error))?;
+    Ok(admit((messages * size_of::<Body>()) as u64 + ROOM_FOR_FILES, &facts)?)
+}
+
+/// Makes the file system promise the memory of a port's messages, or gives an error: no write to them ends in SIGBUS.
+pub(super) fn reserve_messages(node: &Node, port: u128, messages: usize) -> Result<(), ServiceError> {
+    let needed = (messages * size_of::<Body>()) as u64;
+    let reserved = pool_file(node.directory(), port).and_then(|file| reserve(&file));
+    Ok(reserved.map_err(|reason| PoolError::Prepare { needed, reason })?)
+}
+
+/// In a turn: nobody else makes or removes the service meanwhile.
+fn open_or_create_calls(node: &Node, name: &str, service: &ServiceName) -> Result<Calls, ServiceError> {
+    let builder = || {
+        let builder = node.get()?.service_builder(service).request_response::<Body, Body>();
+        Ok::<_, Forked>(builder.request_user_header::<Envelope>().response_user_header::<Envelope>())
+    };
+    let opened = shield(|| Ok::<_, Forked>(builder()?.open())).map_err(|panicked| failed(name, panicked.0))??;
+    match opened {
+        Ok(service) => return Ok(service),
+        Err(RequestResponseOpenError::DoesNotExist) => {}
+        Err(RequestResponseOpenError::IncompatibleRequestOrResponseType) => {
+            return Err(failed(name, "something that is not tensorbus, or another version of it, uses this name"));
+        }
+        Err(error) => return Err(failed(name, format!("{error:?}"))),
+    }
+    let created = shield(|| {
+        Ok::<_, Forked>(
+            builder()?
+                .max_servers(1)
+                .max_clients(MAX_CONTROL_CLIENTS)
+                .max_nodes(MAX_CONTROL_CLIENTS + 1 + ONLOOKERS)
+                .max_active_requests_per_client(CALLS_OF_A_CLIENT)
+                .max_loaned_requests(1)
+                .max_response_buffer_size(1)
+                .max_borrowed_responses_per_pending_response(1)
+                .enable_fire_and_forget_requests(false)
+                // A request that finds the queue full is refused; a reply pushes out one that came too late.
+                .enable_safe_overflow_for_requests(false)
+                .enable_safe_overflow_for_responses(true)
+                .create_with_attributes(&attributes(&CONTROL_VERSION.to_string())),
+        )
+    })
+    .map_err(|panicked| failed(name, panicked.0))??;
+    created.map_err(|error| failed(name, format!("{error:?}")))
+}
+
+/// In a turn, like the other service.
+fn open_or_create_event(
+    node: &Node,
+    name: &str,
+    service: &ServiceName,
+    notifiers: usize,
+    listeners: usize,
+) -> Result<Event, ServiceError> {
+    let opened = shield(|| {
+        Ok::<_, Forked>(
+            node.get()?
+                .service_builder(service)
+                .event()
+                .max_notifiers(notifiers)
+                .max_listeners(listeners)
+                .max_nodes(MAX_CONTROL_CLIENTS + 1 + ONLOOKERS)
+                .event_id_max_value(1)
+                .open_or_create(),
+        )
+    })
+    .map_err(|panicked| failed(name, panicked.0))??;
+    opened.map_err(|error| failed(name, format!("{error:?}")))
+}
+
+fn attributes(version: &str) -> AttributeSpecifier {
+    match (AttributeKey::try_from(VERSION_KEY), AttributeValue::try_from(version)) {
+        (Ok(key), Ok(value)) => AttributeSpecifier::new().define(&key, &value).unwrap_or_default(),
+        _ => AttributeSpecifier::new(),
+    }
+}
+
+fn verify_version(name: &str, calls: &Calls) -> Result<(), ServiceError> {
+    let theirs = AttributeKey::try_from(VERSION_KEY)
+        .ok()
+        .and_then(|key| calls.attributes().key_value(&key, 0).map(ToString::to_string))
+        .unwrap_or_default();
+    if theirs == CONTROL_VERSION.to_string() {
+        return Ok(());
+    }
+    Err(ServiceError::Version { service: name.to_owned(), theirs })
+}
+
+fn service_name(prefix: &str, name: &str) -> Result<ServiceName, ServiceError> {
+    ServiceName::new(&format!("{prefix}{name}")).map_err(|error| failed(name, format!("{error:?}")))
+}
+
+pub(super) fn failed(service: &str, reason: impl fmt::Display) -> ServiceError {
+    ServiceError::Failed { service: service.to_owned(), reason: reason.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node() -> (tempfile::TempDir, Node) {
+        let directory = tempfile::Builder::new().prefix("c").rand_bytes(4).tempdir_in("/tmp").unwrap();
+        let node = Node::join(directory.path()).unwrap();
+        (directory, node)
+    }
+
+    #[test]
+    fn a_service_of_another_version_is_refused_by_its_version() {
+        let (_directory, node) = node();
+        let name = service_name(SERVICE_PREFIX, "health").unwrap();
+        let builder = node.get().unwrap().service_builder(&name).request_response::<Body, Body>();
+        let builder = builder.request_user_header::<Envelope>().response_user_header::<Envelope>();
+        let _theirs = builder.create_with_attributes(&attributes("2")).unwrap();
+        let refused = OpenService::open_or_create(&node, "health").unwrap_err();
+        assert!(matches!(&refused, ServiceError::Version { theirs, .. } if theirs == "2"), "{refused:?}");
+        assert!(refused.to_string().contains("run the same tensorbus"), "{refused}");
+    }
+
+    #[test]
+    fn a_service_of_other_types_is_refused() {
+        let (_directory, node) = node();
+        let name = service_name(SERVICE_PREFIX, "health").unwrap();
+        let _theirs = node.get().unwrap().service_builder(&name).request_response::<u64, u64>().create().unwrap();
+        let refused = OpenService::open_or_create(&node, "health").unwrap_err();
+        assert!(matches!(refused, ServiceError::Failed { .. }), "{refused:?}");
+    }
+
+    #[test]
+    fn a_message_is_copied_as_far_as_it_goes() {
+        let mut body = Box::new(MaybeUninit::<Body>::zeroed());
+        Body::write(&mut body, &[7; 5]);
+        // SAFETY: zeroed before: every bit pattern is a `Body`.
+        let body = unsafe { body.assume_init_ref() };
+        let envelope = |len| Envelope(ControlHeader { len, number: 3, ..ControlHeader::default() });
+        let copied = |len| copy_out(&envelope(len), body, |header| Ok(header.len as usize));
+        assert_eq!(copied(5), Ok((vec![7; 5], 3)));
+        assert_eq!(copied(7), Ok((vec![7, 7, 7, 7, 7, 0, 0], 3)));
+        assert_eq!(copied(0), Ok((vec![], 3)));
+        let rule = ControlDecodeError::Length { len: 1 };
+        assert_eq!(copy_out(&envelope(1), body, |_| Err(rule.clone())), Err(rule));
+    }
+}
