@@ -1,10 +1,8 @@
-//! SIGKILL, at points chosen and at random.
-
-use std::time::Duration;
+//! SIGKILL at chosen points. At random ones: `tests/crash`.
 
 use tensorbus::prelude::*;
 
-use crate::support::{PATIENCE, Random, Session, eventually};
+use crate::support::{PATIENCE, Session, eventually};
 
 #[test]
 fn a_publisher_killed_with_a_loan_shows_nobody_half_a_message() {
@@ -95,34 +93,4 @@ fn members_are_listed_and_the_dead_are_told_apart() {
     eventually("the killed one is seen as dead", || bus.members().unwrap().1 == [pid]);
     assert_eq!(bus.remove_dead().unwrap().removed, 1);
     assert_eq!(bus.members().unwrap(), (vec![std::process::id()], vec![]));
-}
-
-/// Kills a process at random points while it makes and drops sessions, topics, pools and messages. Whatever it left,
-/// others go on, and at the end nothing is left. `TENSORBUS_KILLS` sets the number of kills.
-#[test]
-fn processes_killed_at_random_points_leave_the_session_usable() {
-    let kills: u32 = std::env::var("TENSORBUS_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(25);
-    let mut random = Random::seeded();
-    let session = Session::new();
-    let bus = session.bus();
-    drop((bus.topic("numbers").subscriber(), bus.topic("waited").subscriber()));
-    let alone = session.files();
-    for round in 0..kills {
-        let mut node = session.node("publish-for-ever", &[]);
-        node.expect("ready");
-        let delay = Duration::from_micros(random.below(30_000));
-        let waited = bus.topic("waited").subscriber().unwrap().recv(delay);
-        assert!(waited.is_err());
-        node.kill();
-        bus.remove_dead().unwrap();
-        let topic = || bus.topic("numbers").slot_bytes(1024);
-        let subscriber = topic().subscriber().unwrap_or_else(|error| panic!("round {round}: {error}"));
-        let publisher = topic().publisher().unwrap_or_else(|error| panic!("round {round}: {error}"));
-        publisher.publish_copy(&[round], &[1]).unwrap();
-        let mine = std::iter::from_fn(|| Some(subscriber.recv(PATIENCE).unwrap()))
-            .find(|message| message.first().view::<u32>().unwrap() == [round]);
-        assert!(mine.is_some());
-    }
-    bus.remove_dead().unwrap();
-    assert_eq!(session.files(), alone);
 }

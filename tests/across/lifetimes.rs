@@ -5,7 +5,7 @@ use std::time::Duration;
 use tensorbus::prelude::*;
 use tensorbus::{ReceiveError, Subscriber};
 
-use crate::support::{PATIENCE, Session};
+use super::support::{PATIENCE, Session};
 
 /// FR-005, and what the README promises: a received tensor outlives publisher, subscriber and bus.
 #[test]

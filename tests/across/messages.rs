@@ -5,7 +5,7 @@ use std::time::Duration;
 use tensorbus::prelude::*;
 use tensorbus::{DEFAULT_TENSOR_NAME, ViewError};
 
-use crate::support::{PATIENCE, Session};
+use super::support::{PATIENCE, Session};
 
 /// FR-016: every dtype, and shapes at the edges.
 #[test]
@@ -159,5 +159,23 @@ fn threads_that_share_a_publisher_number_in_order() {
             let message = subscriber.recv(PATIENCE).unwrap();
             assert_eq!((message.sequence(), message.lost()), (sequence, 0));
         }
+    });
+}
+
+/// A subscriber finds the connections that were made together with it, whoever receives in between and in whatever thread.
+#[test]
+fn a_message_is_seen_at_the_first_look_whoever_made_the_subscriber() {
+    let session = Session::new();
+    let bus = session.bus();
+    let publisher = bus.topic("numbers").slot_bytes(4).publisher().unwrap();
+    let first = bus.topic("numbers").subscriber().unwrap();
+    let second = bus.topic("numbers").subscriber().unwrap();
+    assert!(first.try_recv().unwrap().is_none());
+    assert_eq!(publisher.publish_copy(&[1u32], &[1]).unwrap(), 2);
+    assert!(second.try_recv().unwrap().is_some(), "another subscriber took its connection");
+    std::thread::scope(|scope| {
+        let third = scope.spawn(|| bus.topic("numbers").subscriber().unwrap()).join().unwrap();
+        assert_eq!(publisher.publish_copy(&[2u32], &[1]).unwrap(), 3);
+        assert!(third.try_recv().unwrap().is_some(), "its connection stayed with the thread that made it");
     });
 }

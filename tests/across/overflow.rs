@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tensorbus::prelude::*;
 use tensorbus::{PublishError, Subscriber};
 
-use crate::support::{PATIENCE, Session};
+use super::support::{PATIENCE, Session};
 
 fn ports(bus: &Bus, overflow: Overflow) -> (Publisher, Subscriber) {
     let topic = || bus.topic("numbers").depth(2).overflow(overflow);

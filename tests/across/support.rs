@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
+use tempfile::TempDir;
 use tensorbus::Bus;
 
 /// Long enough for a loaded machine; what takes longer hangs.
@@ -15,20 +16,27 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
+/// Where the children find the session, if it is not where sessions are by default.
+const DIRECTORY_VARIABLE: &str = "TENSORBUS_TEST_DIRECTORY";
+
 /// A session that only this test uses. Dropping it checks that nothing of it is left.
 pub(crate) struct Session {
     pub(crate) name: String,
+    /// A directory of its own, if the module that includes this file wants one.
+    base: Option<TempDir>,
     _watchdog: Watchdog,
 }
 
 impl Session {
     pub(crate) fn new() -> Self {
         let name = format!("t{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        Self { name, _watchdog: Watchdog::start() }
+        Self { name, base: super::base(), _watchdog: Watchdog::start() }
     }
 
     pub(crate) fn bus(&self) -> Bus {
-        Bus::builder().session(&self.name).open().expect("bus")
+        let builder = Bus::builder().session(&self.name);
+        let builder = if let Some(base) = &self.base { builder.directory(base.path()) } else { builder };
+        builder.open().expect("bus")
     }
 
     /// Starts a child in this session that plays `role`.
@@ -39,6 +47,9 @@ impl Session {
     pub(crate) fn command(&self, role: &str, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_node"));
         command.arg(role).args(args).env("TENSORBUS_SESSION", &self.name);
+        if let Some(base) = &self.base {
+            command.env(DIRECTORY_VARIABLE, base.path());
+        }
         command
     }
 
@@ -59,6 +70,7 @@ impl Session {
     }
 
     /// Everything that lies in the session's directory, by path.
+    #[allow(dead_code, reason = "of use to the crash tests, which share this file")]
     pub(crate) fn files(&self) -> BTreeSet<PathBuf> {
         fn below(directory: &Path, found: &mut BTreeSet<PathBuf>) {
             for entry in std::fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry")) {
@@ -75,7 +87,8 @@ impl Session {
 
     pub(crate) fn directory(&self) -> PathBuf {
         let user = rustix::process::geteuid().as_raw();
-        Bus::default_directory().join(format!("tb-{user}-{}", self.name))
+        let base = self.base.as_ref().map_or_else(Bus::default_directory, |base| base.path().to_owned());
+        base.join(format!("tb-{user}-{}", self.name))
     }
 }
 
@@ -119,9 +132,16 @@ impl Node {
         self.child.id()
     }
 
-    pub(crate) fn kill(&mut self) {
+    /// Kills the child with SIGKILL, and says how it ended: it may have been quicker.
+    pub(crate) fn kill(&mut self) -> ExitStatus {
         self.child.kill().expect("kill");
-        self.child.wait().expect("wait");
+        self.child.wait().expect("wait")
+    }
+
+    /// What a child that ended had still said.
+    #[allow(dead_code, reason = "of use to the crash tests, which share this file")]
+    pub(crate) fn last_lines(&self) -> Vec<String> {
+        self.lines.iter().collect()
     }
 
     /// Lets the child go to its end.
@@ -174,8 +194,10 @@ pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 /// A small generator for seeded tests (SplitMix64, Steele et al. 2014, doi 10.1145/2714064.2660195).
+#[allow(dead_code, reason = "of use to the crash tests, which share this file")]
 pub(crate) struct Random(u64);
 
+#[allow(dead_code, reason = "as above")]
 impl Random {
     /// Seeded by `TENSORBUS_SEED` or the clock; the seed is printed.
     pub(crate) fn seeded() -> Self {

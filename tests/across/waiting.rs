@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tensorbus::ReceiveError;
 use tensorbus::prelude::*;
 
-use crate::support::{PATIENCE, Session};
+use super::support::{PATIENCE, Session};
 
 #[test]
 fn a_sleeping_process_is_woken_by_each_message() {

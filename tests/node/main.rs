@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod control;
+mod crash;
 mod forking;
 mod hostile;
+mod sealed;
 
 use std::io::BufRead;
 use std::time::Duration;
@@ -22,7 +24,6 @@ fn main() -> anyhow::Result<()> {
     };
     match role.as_str() {
         "publish" => publish(number(1)?, number(2)?),
-        "publish-for-ever" => publish_for_ever(),
         "hold-loan" => hold_loan(),
         "subscribe-and-hold" => subscribe_and_hold(),
         "echo" => echo(number(1)?),
@@ -40,7 +41,16 @@ fn main() -> anyhow::Result<()> {
         "fork-and-exit" => forking::fork_and_exit(),
         "fork-and-use" => forking::fork_and_use(),
         "hostile" => hostile::run(),
+        "crash" => crash::run(args.get(1).context("a job")?),
         other => bail!("no role {other}"),
+    }
+}
+
+/// The session that the parent means.
+fn open() -> Result<Bus, tensorbus::SessionError> {
+    match std::env::var_os("TENSORBUS_TEST_DIRECTORY") {
+        Some(directory) => Bus::builder().directory(directory).open(),
+        None => Bus::open(),
     }
 }
 
@@ -60,7 +70,7 @@ fn pattern(sequence: usize, len: usize) -> Vec<u32> {
 
 /// Publishes `count` messages of `len` numbers when told, then waits for the end.
 fn publish(count: usize, len: usize) -> anyhow::Result<()> {
-    let bus = Bus::open()?;
+    let bus = open()?;
     let publisher = bus.topic("numbers").slot_bytes(len * 4).overflow(Overflow::Block(PATIENCE)).publisher()?;
     say("ready");
     told();
@@ -75,25 +85,9 @@ fn publish(count: usize, len: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Joins, makes ports, publishes, leaves, and again, until it is killed.
-fn publish_for_ever() -> anyhow::Result<()> {
-    say("ready");
-    loop {
-        let bus = Bus::open()?;
-        let subscriber = bus.topic("numbers").subscriber()?;
-        let publisher = bus.topic("numbers").slot_bytes(64 * 1024).publisher()?;
-        for sequence in 0..50 {
-            let mut tensor = publisher.loan(Dtype::U32, &[256])?;
-            tensor.view_mut::<u32>()?.copy_from_slice(&pattern(sequence, 256));
-            tensor.publish()?;
-            let _ = subscriber.try_recv()?;
-        }
-    }
-}
-
 /// Loans a slot, writes half of it, and waits to be killed.
 fn hold_loan() -> anyhow::Result<()> {
-    let bus = Bus::open()?;
+    let bus = open()?;
     let publisher = bus.topic("numbers").publisher()?;
     publisher.publish_copy(&[1u32, 2, 3], &[3])?;
     let mut tensor = publisher.loan(Dtype::U32, &[3])?;
@@ -106,7 +100,7 @@ fn hold_loan() -> anyhow::Result<()> {
 
 /// Subscribes, takes as many messages as it may hold, and keeps them.
 fn subscribe_and_hold() -> anyhow::Result<()> {
-    let bus = Bus::open()?;
+    let bus = open()?;
     let subscriber = bus.topic("numbers").subscriber()?;
     say("ready");
     let held: Vec<Message> = (0..4).map(|_| subscriber.recv(PATIENCE)).collect::<Result<_, _>>()?;
@@ -118,7 +112,7 @@ fn subscribe_and_hold() -> anyhow::Result<()> {
 
 /// Answers each of `count` messages on `ping` with the same number on `pong`, asleep in between.
 fn echo(count: usize) -> anyhow::Result<()> {
-    let bus = Bus::open()?;
+    let bus = open()?;
     let ping = bus.topic("ping").spin(Duration::ZERO).subscriber()?;
     let pong = bus.topic("pong").slot_bytes(8).publisher()?;
     say("ready");
@@ -154,7 +148,7 @@ fn maps() -> anyhow::Result<()> {
 
 /// Is a member of the session until it is told to leave.
 fn join() -> anyhow::Result<()> {
-    let _bus = Bus::open()?;
+    let _bus = open()?;
     say("joined");
     told();
     Ok(())

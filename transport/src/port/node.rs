@@ -7,6 +7,7 @@ use iceoryx2::prelude::{CallbackProgression, SignalHandlingMode};
 use iceoryx2::service::Service;
 use iceoryx2::service::static_config::messaging_pattern::MessagingPattern;
 
+use super::repair;
 use super::service::{self, SessionService};
 use super::shield::shield;
 use super::topic::{self, OpenTopic};
@@ -91,6 +92,7 @@ impl Node {
             self.ringer.wake_all(&self.directory);
             wake::remove_boards(&self.directory, |name| topic::exists(&self.directory, name));
         }
+        repair::remove_wake_ups_of_nobody(&self.directory);
         Ok((state.cleanups as usize, state.failed_cleanups as usize))
     }
 

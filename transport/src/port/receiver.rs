@@ -107,19 +107,19 @@ impl<S> Receiver<S> {
         let ear = Ear::new(&topic.services.get()?.board)
             .map_err(|error| topic.failed(format!("a socket to be woken by: {error}")))?
             .ok_or_else(too_many)?;
-        let subscriber = shield(|| topic.services.get().map(|services| services.pub_sub.subscriber_builder().create()))
-            .map_err(|panicked| topic.failed(panicked.0))??
-            .map_err(|error| match error {
-                SubscriberCreateError::ExceedsMaxSupportedSubscribers => too_many(),
-                error => topic.failed(format!("subscriber: {error:?}")),
-            })?;
+        let created = shield(|| topic.services.get().map(|services| services.pub_sub.subscriber_builder().create()));
+        // Before another port of this thread takes them for its own, and whatever came of it.
+        let mut queues = Queues::default();
+        queues.update();
+        let subscriber = created.map_err(|panicked| topic.failed(panicked.0))??.map_err(|error| match error {
+            SubscriberCreateError::ExceedsMaxSupportedSubscribers => too_many(),
+            error => topic.failed(format!("subscriber: {error:?}")),
+        })?;
         let wake_up = ear.as_fd().as_raw_fd();
         // SAFETY: used under the mutex that it goes into here.
         let subscriber = unsafe { Alone::new(subscriber) };
-        let ports = Part::new(
-            Mutex::new(Ports { subscriber, ear, sleepers: 0, queues: Queues::default(), looks: 0, state }),
-            node.directory(),
-        );
+        let ports =
+            Part::new(Mutex::new(Ports { subscriber, ear, sleepers: 0, queues, looks: 0, state }), node.directory());
         Ok(Arc::new(Self { ports, wake_up, topic, broken: AtomicBool::new(false), _home: home }))
     }
 

@@ -24,9 +24,33 @@ const MONITOR_IN_MAKING: u32 = 0o200;
 const SERVICE: &str = ".service";
 const SERVICE_MADE: u32 = 0o400;
 
+/// Endings of the files by which a listener is woken, and of the mark by which a node says that a port is its own.
+const WAKE_UP: [&str; 2] = [".event", ".event_mgmt"];
+const PORT_TAG: &str = ".port_tag";
+
 pub(super) fn remove_half_made(directory: &Path) {
     remove_half_made_nodes(&directory.join("nodes"));
     remove_half_made_services(directory);
+}
+
+/// A listener has a mark in its node's directory as long as its files are there. iceoryx2 leaves the files and removes the
+/// mark of one whose process died before it was registered: what nobody has marked is nobody's.
+///
+/// In a turn: no living process is between the two.
+pub(super) fn remove_wake_ups_of_nobody(directory: &Path) {
+    let nodes = directory.join("nodes");
+    let tags: BTreeSet<String> = names(&nodes)
+        .iter()
+        .flat_map(|node| names(&nodes.join(node)))
+        .filter_map(|name| Some(name.strip_prefix(service::PREFIX)?.strip_suffix(PORT_TAG)?.to_owned()))
+        .collect();
+    for name in names(directory) {
+        let Some(stem) = WAKE_UP.iter().find_map(|ending| name.strip_suffix(ending)) else { continue };
+        let port = stem.rsplit_once('_').map_or(stem, |(_, port)| port);
+        if !tags.contains(port) {
+            remove_file(&directory.join(&name));
+        }
+    }
 }
 
 /// A node has a directory of details and three files that tell whether it lives. The details come first and go first.
@@ -38,10 +62,13 @@ fn remove_half_made_nodes(nodes: &Path) {
         let is_made = |path: &Path| mode(path).is_some_and(|mode| mode != MONITOR_IN_MAKING);
         let lives = MONITOR_FILES.iter().all(|ending| is_made(&monitor(ending)));
         let details = nodes.join(id);
-        let is_described = names(&details)
-            .iter()
-            .any(|name| name.ends_with(".details") && mode(&details.join(name)) == Some(SERVICE_MADE));
-        if !(lives && is_described) {
+        let (made, in_making): (Vec<_>, Vec<_>) =
+            names(&details).into_iter().partition(|name| mode(&details.join(name)) == Some(SERVICE_MADE));
+        let is_described = made.iter().any(|name| name.ends_with(".details"));
+        if lives && is_described {
+            // Marks of services and ports. iceoryx2 does not see those, and cannot remove a directory that holds one.
+            in_making.iter().for_each(|name| remove_file(&details.join(name)));
+        } else {
             // The details last: as long as they are there, whoever repairs after us looks at this node again.
             for ending in MONITOR_FILES {
                 remove_file(&monitor(ending));
@@ -131,8 +158,10 @@ mod tests {
         };
         let monitor = |id: &str, ending: &str, mode| file(&nodes.join(format!("tb_{id}.node_monitor{ending}")), mode);
         let details = |id: &str, mode| file(&nodes.join(id).join("tb_node.details"), mode);
-        // 1 is complete.
+        // 1 is complete but for the mark of a port.
         details("1", 0o400);
+        file(&nodes.join("1").join("tb_8.port_tag"), 0o400);
+        file(&nodes.join("1").join("tb_9.port_tag"), 0o200);
         let _ = MONITOR_FILES.map(|ending| monitor("1", ending, 0o600));
         // 2 has only details, 3 only a monitor, 4 lacks one of its files, 5 is being made, 6 has unfinished details.
         details("2", 0o400);
@@ -146,7 +175,23 @@ mod tests {
         remove_half_made(directory.path());
         let mut left = names(&nodes);
         left.sort();
+        assert_eq!(names(&nodes.join("1")).len(), 2);
+        assert!(nodes.join("1").join("tb_8.port_tag").exists());
         assert_eq!(left, ["1", "tb_1.node_monitor", "tb_1.node_monitor_context", "tb_1.node_monitor_owner_lock"]);
         assert!(names(&services).is_empty());
+    }
+
+    #[test]
+    fn wake_ups_that_nobody_has_marked_go() {
+        let directory = tempfile::tempdir().unwrap();
+        let node = directory.path().join("nodes").join("1");
+        fs::create_dir_all(&node).unwrap();
+        fs::write(node.join("tb_77.port_tag"), "").unwrap();
+        let files = ["tb_77.event", "tb_abc_77.event_mgmt", "tb_7.event", "tb_abc_7.event_mgmt", "tb_abc_7.pool"];
+        let _ = files.map(|name| fs::write(directory.path().join(name), "").unwrap());
+        remove_wake_ups_of_nobody(directory.path());
+        let mut left = names(directory.path());
+        left.sort();
+        assert_eq!(left, ["nodes", "tb_77.event", "tb_abc_7.pool", "tb_abc_77.event_mgmt"]);
     }
 }
