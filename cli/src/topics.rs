@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use indicatif::HumanBytes;
 use serde::Serialize;
-use tensorbus::{Bus, PoolInfo, TopicInfo};
+use tensorbus::{Bus, PoolInfo, SessionFacts, TopicInfo};
 
 use crate::output;
 use crate::session::SessionArg;
@@ -121,7 +121,10 @@ fn slots(pools: impl Iterator<Item = (usize, usize)>) -> String {
 /// Other sessions that somebody lives in.
 fn others_in_use(bus: &Bus) -> Vec<String> {
     let sessions = Bus::sessions().unwrap_or_default();
-    sessions.into_iter().filter(|facts| facts.in_use && facts.name != bus.session()).map(|facts| facts.name).collect()
+    // Those of another backend could not be joined by their name alone.
+    let is_here = |facts: &SessionFacts| facts.directory.parent() == bus.directory().parent();
+    let others = sessions.into_iter().filter(|facts| facts.in_use && facts.name != bus.session() && is_here(facts));
+    others.map(|facts| facts.name).collect()
 }
 
 fn nothing_here(session: &str, others: &[String]) -> String {

@@ -1,10 +1,12 @@
 //! The bus across processes: real processes, real SIGKILL. Each test has a session of its own and a watchdog.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+mod namespace;
 mod support;
 
 mod control;
 mod death;
+mod fallback;
 mod fork;
 mod hostile;
 mod isolation;
@@ -13,6 +15,7 @@ mod lifetimes;
 mod limits;
 mod messages;
 mod overflow;
+mod policies;
 mod pools;
 mod waiting;
 

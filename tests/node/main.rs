@@ -8,10 +8,12 @@ mod forking;
 mod hostile;
 mod sealed;
 
-use std::io::BufRead;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use tensorbus::ReceiveError;
 use tensorbus::prelude::*;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -27,6 +29,9 @@ fn main() -> anyhow::Result<()> {
         "hold-loan" => hold_loan(),
         "subscribe-and-hold" => subscribe_and_hold(),
         "echo" => echo(number(1)?),
+        "pair" => pair(number(1)?),
+        "reader" => reader(),
+        "never-looks" => never_looks(),
         "maps" => maps(),
         "join" => join(),
         "signals" => signals(),
@@ -124,6 +129,76 @@ fn echo(count: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Subscribes, and never looks for a message.
+fn never_looks() -> anyhow::Result<()> {
+    let bus = Bus::open()?;
+    let _subscriber = bus.topic("numbers").subscriber()?;
+    say("ready");
+    told();
+    Ok(())
+}
+
+/// Does with its messages what each line on stdin says, and prints their number and how many were lost before them.
+fn reader() -> anyhow::Result<()> {
+    let bus = Bus::open()?;
+    let subscriber = bus.topic("numbers").subscriber()?;
+    anyhow::ensure!(subscriber.try_recv()?.is_none(), "the first look opens the connection, and finds nothing");
+    say("ready");
+    let mut held = Vec::new();
+    let tell = |message: &Message| say(format!("{} lost {}", message.sequence(), message.lost()));
+    for line in std::io::stdin().lines() {
+        match line?.as_str() {
+            "read" => tell(&subscriber.recv(PATIENCE)?),
+            "hold" => {
+                let message = subscriber.recv(PATIENCE)?;
+                tell(&message);
+                held.push(message);
+            }
+            "look" => match subscriber.try_recv() {
+                Ok(Some(message)) => tell(&message),
+                Ok(None) => say("nothing"),
+                Err(ReceiveError::TooManyHeld { limit, .. }) => say(format!("{limit} are held")),
+                Err(error) => return Err(error.into()),
+            },
+            "let go" => {
+                held.clear();
+                say("let go");
+            }
+            "stats" => say(format!("{} received, {} lost", subscriber.stats().received, subscriber.stats().lost)),
+            other => bail!("no order {other}"),
+        }
+    }
+    Ok(())
+}
+
+/// Says which backend it has, starts a process that answers, and exchanges `count` messages with it.
+fn pair(count: usize) -> anyhow::Result<()> {
+    let bus = Bus::open()?;
+    say(format!("backend: {}", bus.backend()));
+    let pong = bus.topic("pong").subscriber()?;
+    let (count_text, myself) = (count.to_string(), std::env::current_exe()?);
+    let mut answering = Command::new(myself)
+        .args(["echo", &count_text])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start the process that answers")?;
+    let mut line = String::new();
+    BufReader::new(answering.stdout.take().context("piped")?).read_line(&mut line)?;
+    anyhow::ensure!(line == "ready\n", "it said {line:?}");
+    let ping = bus.topic("ping").slot_bytes(8).publisher()?;
+    for number in 0..count as u64 {
+        anyhow::ensure!(ping.publish_copy(&[number], &[1])? == 1, "nobody got number {number}");
+        let answer = pong.recv(PATIENCE)?;
+        anyhow::ensure!(answer.first().view::<u64>()? == [number], "another number came back");
+    }
+    say("exchanged");
+    told();
+    drop(answering.stdin.take());
+    anyhow::ensure!(answering.wait()?.success(), "the process that answered failed");
+    Ok(())
+}
+
 /// Receives one message and prints how the memory it lies in is mapped.
 fn maps() -> anyhow::Result<()> {
     let bus = Bus::open()?;
@@ -171,6 +246,8 @@ fn signals() -> anyhow::Result<()> {
 
 /// Opens topics with so few file descriptors that it must fail, and prints how.
 fn few_descriptors(limit: usize) -> anyhow::Result<()> {
+    // What iceoryx2 opened in the parent for other tests came along: it does not close its files at exec.
+    let limit = limit + std::fs::read_dir("/proc/self/fd")?.count();
     let bus = Bus::open()?;
     let rlimit = rustix::process::Rlimit { current: Some(limit as u64), maximum: Some(limit as u64) };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, rlimit)?;

@@ -33,7 +33,8 @@ pub mod wire;
 #[cfg(feature = "tokio")]
 pub use async_subscriber::AsyncSubscriber;
 pub use bus::{
-    Bus, BusBuilder, Capabilities, CleanedUp, DEFAULT_SESSION, MAX_SESSION_NAME, PoolInfo, ResourceLimit,
+    BACKEND_VARIABLE, Backend, BackendChoice, BackendError, Bus, BusBuilder, Capabilities, ChosenBy, CleanedUp,
+    DEFAULT_SESSION, MAX_SESSION_NAME, MIN_SHARED_MEMORY, NotChosen, PassedOver, PoolInfo, ResourceLimit,
     SESSION_VARIABLE, SessionError, SessionFacts, SharedMemory, TopicInfo,
 };
 pub use contiguous::{ContiguousError, ContiguousTensor};

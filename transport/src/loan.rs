@@ -71,7 +71,9 @@ impl Loan {
         slot.send(preamble).map_err(|failure| {
             let topic = slot.sender().topic().to_owned();
             match failure {
-                SendFailure::Undelivered => PublishError::Undelivered { topic },
+                SendFailure::Undelivered { delivered, missed } => {
+                    PublishError::Undelivered { topic, delivered, missed }
+                }
                 SendFailure::Forked => PublishError::Forked,
                 SendFailure::Broken(reason) => PublishError::Broken { topic, reason },
             }

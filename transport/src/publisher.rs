@@ -130,11 +130,16 @@ pub enum LoanError {
 pub enum PublishError {
     /// At least one subscriber's queue was full, and the policy is to say so; the others got the message.
     #[error(
-        "at least one subscriber of topic {topic:?} did not get the message: its queue is full; read faster, use more depth, or another overflow policy"
+        "{missed} of {} subscribers of topic {topic:?} did not get the message: their queue is full; read faster, use more depth, or another overflow policy",
+        missed + delivered
     )]
     Undelivered {
         /// The topic.
         topic: String,
+        /// Subscribers that have the message in their queue.
+        delivered: usize,
+        /// Subscribers that do not get it.
+        missed: usize,
     },
     /// The metadata cannot be encoded.
     #[error(transparent)]

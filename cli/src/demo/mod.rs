@@ -22,6 +22,7 @@ use std::process::ExitCode;
 use anyhow::{Context, ensure};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use tensorbus::{Backend, Capabilities};
 
 pub(crate) use node::{NodeOptions, run_node};
 
@@ -62,6 +63,11 @@ pub(crate) struct Options {
 
 /// Runs the demo and prints what it found.
 pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
+    let choice = Capabilities::detect().backend?;
+    ensure!(choice.backend != Backend::Local, "nodes that find each other by name need the backend shm or file");
+    if choice.backend != Backend::Shm {
+        output::note(&format!("tensors lie in files instead of shared memory: backend {choice}"));
+    }
     let summary = run_stages(options)?;
     let text = if options.json { summary.json()? + "\n" } else { summary.table() };
     output::until_closed(print(&text))?;

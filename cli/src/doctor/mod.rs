@@ -1,5 +1,6 @@
 //! `tensorbus doctor`: whether this machine can run a bus, and what dead processes left on it.
 
+mod backend;
 mod check;
 mod limits;
 mod logind;
@@ -39,6 +40,8 @@ struct Report {
     /// Whether nothing failed.
     ok: bool,
     version: &'static str,
+    /// The one that a bus gets here which names none; null if none can be used.
+    backend: Option<String>,
     checks: Vec<Check>,
     sessions: Vec<Session>,
 }
@@ -50,7 +53,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
 fn examine(args: &Args) -> anyhow::Result<ExitCode> {
     let mut machine = Capabilities::detect();
     limits::take_those_of_the_shell(&mut machine.open_files);
-    let mut checks = machine::checks(&machine);
+    let mut checks = vec![backend::check(&machine.backend)];
+    checks.extend(machine::checks(&machine));
     checks.extend(logind::check());
     let (sessions, sessions_check) = match sessions::look(args.session.as_deref(), args.clean) {
         Ok(sessions) => {
@@ -65,7 +69,8 @@ fn examine(args: &Args) -> anyhow::Result<ExitCode> {
     checks.push(self_test::check());
     checks.push(sessions_check);
     let ok = checks.iter().all(|check| check.status != Status::Fail);
-    let report = Report { ok, version: env!("CARGO_PKG_VERSION"), checks, sessions };
+    let backend = machine.backend.as_ref().ok().map(|choice| choice.backend.to_string());
+    let report = Report { ok, version: env!("CARGO_PKG_VERSION"), backend, checks, sessions };
     let mut out = io::stdout().lock();
     if args.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
@@ -123,7 +128,7 @@ mod tests {
     fn report(statuses: &[Status]) -> Report {
         let check = |&status| Check::ok("thing", "fact").but(status, "advice");
         let checks: Vec<_> = statuses.iter().map(check).collect();
-        Report { ok: true, version: "0", checks, sessions: Vec::new() }
+        Report { ok: true, version: "0", backend: None, checks, sessions: Vec::new() }
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! The sessions of this user, and what dead processes left of them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use indicatif::HumanBytes;
 use serde::Serialize;
-use tensorbus::{Bus, SessionFacts};
+use tensorbus::{Bus, SessionError, SessionFacts};
 
 use super::check::{Check, Status};
 use crate::output::count;
@@ -83,7 +83,7 @@ impl Session {
     /// A session that others are in: joins it to ask for its members.
     fn in_use(facts: SessionFacts, clean: bool) -> Self {
         let mut session = Self::of(facts);
-        let asked = Bus::builder().session(&session.name).open().and_then(|bus| {
+        let asked = session.open().and_then(|bus| {
             session.cleaned = clean && bus.remove_dead()?.removed > 0;
             bus.members()
         });
@@ -108,7 +108,7 @@ impl Session {
         if !clean {
             return session;
         }
-        match Bus::builder().session(&session.name).open() {
+        match session.open() {
             Ok(bus) => drop(bus),
             Err(error) => {
                 session.error = Some(format!("{error}; `rm -r {}`", session.directory.display()));
@@ -123,6 +123,12 @@ impl Session {
             session.error = Some(format!("not all of it could be removed; `rm -r {}`", session.directory.display()));
         }
         session
+    }
+
+    /// Joins it where it lies, which need not be where sessions lie by default.
+    fn open(&self) -> Result<Bus, SessionError> {
+        let base = self.directory.parent().unwrap_or(Path::new("/"));
+        Bus::builder().directory(base).session(&self.name).open()
     }
 
     /// One row of the table: name, what it is, files, bytes.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Access;
 use rustix::process::{Resource, getrlimit};
 
-use super::session::default_base;
+use super::backend::{BackendChoice, BackendError, Places};
 use crate::pool::MemoryFacts;
 
 /// First kernel that can be asked to put pages behind a mapping (`MADV_POPULATE_WRITE`).
@@ -26,6 +26,8 @@ const POPULATE_WRITE_SINCE: (u32, u32) = (5, 14);
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Capabilities {
+    /// Which backend a bus gets that names none, and why not the others.
+    pub backend: Result<BackendChoice, BackendError>,
     /// Where sessions lie by default.
     pub shared_memory: SharedMemory,
     /// When programs get transparent huge pages: `always`, `madvise` or `never`.
@@ -59,7 +61,7 @@ pub struct Capabilities {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct SharedMemory {
-    /// The directory: `/dev/shm`, or that for temporary files where there is none.
+    /// The directory: that of [`Capabilities::backend`], or `/dev/shm` if none can be used.
     pub directory: PathBuf,
     /// Whether it is there.
     pub exists: bool,
@@ -90,9 +92,13 @@ impl Capabilities {
         let read = |path: &str| fs::read_to_string(path).ok();
         let huge_pages = |file: &str| selected(&read(&format!("/sys/kernel/mm/transparent_hugepage/{file}"))?);
         let meminfo = read("/proc/meminfo").unwrap_or_default();
+        let backend = Places::of_this_machine().choose(None);
+        let directory = backend.as_ref().map_or(Path::new("/dev/shm"), |choice| choice.directory.as_path());
+        let mounts = read("/proc/self/mounts").unwrap_or_default();
         let kernel = read("/proc/sys/kernel/osrelease").map(|text| text.trim().to_owned());
         Self {
-            shared_memory: SharedMemory::look(&default_base(), &read("/proc/self/mounts").unwrap_or_default()),
+            shared_memory: SharedMemory::look(directory, &mounts),
+            backend,
             huge_pages: huge_pages("enabled"),
             shmem_huge_pages: huge_pages("shmem_enabled"),
             hugetlb_free: meminfo_entry(&meminfo, "HugePages_Free"),

@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::backend::{self, Backend, BackendChoice, Places};
 use super::session::{self, DEFAULT_SESSION, SESSION_VARIABLE, Session, SessionError, SessionFacts};
 use super::topics::{self, TopicInfo};
 use crate::control::ServiceBuilder;
@@ -45,6 +46,7 @@ pub struct Bus {
 pub(crate) struct BusInner {
     pub(crate) node: Node,
     session: Session,
+    backend: BackendChoice,
 }
 
 /// Settings of a [`Bus`].
@@ -52,6 +54,7 @@ pub(crate) struct BusInner {
 #[must_use]
 pub struct BusBuilder {
     session: Option<String>,
+    backend: Option<Backend>,
     directory: Option<PathBuf>,
 }
 
@@ -89,7 +92,7 @@ impl Bus {
         ServiceBuilder::new(self.inner.clone(), name)
     }
 
-    /// Name of the session.
+    /// Name of the session; with [`Backend::Local`] the mark of this process included.
     pub fn session(&self) -> &str {
         self.inner.session.name()
     }
@@ -97,6 +100,11 @@ impl Bus {
     /// The directory that holds everything of the session.
     pub fn directory(&self) -> &Path {
         self.inner.session.directory()
+    }
+
+    /// Which backend this bus has, and why it has no other.
+    pub fn backend(&self) -> &BackendChoice {
+        &self.inner.backend
     }
 
     /// Removes what killed processes left in the session: their ports, pools and registrations.
@@ -127,17 +135,22 @@ impl Bus {
         self.inner.node.members().map_err(|error| self.inner.error(error))
     }
 
-    /// Sessions of this user on this machine, those left by dead processes included.
+    /// Sessions of this user on this machine, those left by dead processes included, of every backend.
     ///
     /// # Errors
-    /// If the directory of sessions cannot be read.
+    /// If a directory of sessions cannot be read.
     pub fn sessions() -> std::io::Result<Vec<SessionFacts>> {
-        session::sessions(&session::default_base())
+        let mut found = Vec::new();
+        for base in Places::of_this_machine().all() {
+            found.extend(session::sessions(&base)?);
+        }
+        Ok(found)
     }
 
-    /// The directory that sessions lie in by default: `/dev/shm`, or that for temporary files where there is none.
+    /// The directory that sessions lie in by default: [`Capabilities::backend`](crate::Capabilities::backend) says which
+    /// one and why. `/dev/shm` if none can be used.
     pub fn default_directory() -> PathBuf {
-        session::default_base()
+        Places::of_this_machine().choose(None).map_or_else(|_| "/dev/shm".into(), |choice| choice.directory)
     }
 }
 
@@ -148,7 +161,14 @@ impl BusBuilder {
         self
     }
 
-    /// Directory that the session's directory is made in. Default: `/dev/shm`.
+    /// Where the session's files lie. Default: the environment variable `TENSORBUS_BACKEND`, else [`Backend::Shm`] where
+    /// it can be used, else [`Backend::File`].
+    pub fn backend(mut self, backend: Backend) -> Self {
+        self.backend = Some(backend);
+        self
+    }
+
+    /// Directory that the session's directory is made in. Default: that of the backend.
     pub fn directory(mut self, base: impl Into<PathBuf>) -> Self {
         self.directory = Some(base.into());
         self
@@ -157,16 +177,23 @@ impl BusBuilder {
     /// Joins the session.
     ///
     /// # Errors
-    /// [`SessionError`] if the name is not legal, the directory is not private, or the system refuses.
+    /// [`SessionError`] if the name is not legal, no place for the session can be used, the directory is not private, or the
+    /// system refuses.
     pub fn open(self) -> Result<Bus, SessionError> {
         let name = self
             .session
             .or_else(|| std::env::var(SESSION_VARIABLE).ok().filter(|name| !name.is_empty()))
             .unwrap_or_else(|| DEFAULT_SESSION.to_owned());
-        let base = self.directory.unwrap_or_else(session::default_base);
-        let session = Session::enter(&base, &name)?;
+        // A name that has the mark of a process is that of a session which another one made for its children.
+        let asked = self.backend.or(session::split_mark(&name).1.then_some(Backend::Local));
+        let backend = match &self.directory {
+            Some(directory) => backend::of_directory(directory, asked),
+            None => Places::of_this_machine().choose(asked)?,
+        };
+        let name = if backend.backend == Backend::Local { session::local_name(&name) } else { name };
+        let session = Session::enter(&backend.directory, &name)?;
         let node = Node::join(session.directory()).map_err(|error| session_error(session.directory(), error))?;
-        Ok(Bus { inner: Arc::new(BusInner { node, session }) })
+        Ok(Bus { inner: Arc::new(BusInner { node, session, backend }) })
     }
 }
 

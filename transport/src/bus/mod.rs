@@ -1,10 +1,14 @@
 //! A session and this process's place in it.
 
+mod backend;
 mod capabilities;
 mod handle;
 mod session;
 mod topics;
 
+pub use backend::{
+    BACKEND_VARIABLE, Backend, BackendChoice, BackendError, ChosenBy, MIN_SHARED_MEMORY, NotChosen, PassedOver,
+};
 pub use capabilities::{Capabilities, ResourceLimit, SharedMemory};
 pub(crate) use handle::BusInner;
 pub use handle::{Bus, BusBuilder, CleanedUp};

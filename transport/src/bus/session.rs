@@ -1,11 +1,14 @@
 use std::fs::{self, DirBuilder, File};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::backend::BackendError;
 use crate::os::{Deadline, Owned};
 use crate::port::hold_still;
 
@@ -19,7 +22,7 @@ pub const SESSION_VARIABLE: &str = "TENSORBUS_SESSION";
 pub const MAX_SESSION_NAME: usize = 24;
 
 /// Most bytes of a session's directory. iceoryx2 puts sockets into it, whose paths may have 108.
-const MAX_PATH_BYTES: usize = 50;
+pub(super) const MAX_PATH_BYTES: usize = 50;
 /// Held shared by every member of the session while it lives, however it dies.
 const LOCK_FILE: &str = ".lock";
 /// Longest wait for another process that is just removing or sweeping the session.
@@ -35,6 +38,9 @@ pub enum SessionError {
         /// The name.
         name: String,
     },
+    /// There is no place for it, or not the one that was asked for.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
     /// The directory's path is too long for the sockets in it.
     #[error("session directory {} has {} bytes, at most {MAX_PATH_BYTES} fit; use a shorter session name or directory", path.display(), path.as_os_str().len())]
     PathTooLong {
@@ -146,12 +152,6 @@ impl Drop for Membership {
     }
 }
 
-/// Directory that the sessions of this machine lie in: memory where there is some, else the directory for temporary files.
-pub(crate) fn default_base() -> PathBuf {
-    let shared_memory = Path::new("/dev/shm");
-    if shared_memory.is_dir() { shared_memory.to_owned() } else { std::env::temp_dir() }
-}
-
 /// All sessions of this user in a base directory.
 pub(crate) fn sessions(base: &Path) -> io::Result<Vec<SessionFacts>> {
     let prefix = directory_prefix();
@@ -176,13 +176,43 @@ pub(crate) fn sessions(base: &Path) -> io::Result<Vec<SessionFacts>> {
     Ok(found)
 }
 
-fn directory_prefix() -> String {
+/// Between a session's name and what marks it as that of one process. No name that a program gives may have it.
+const MARK: char = '.';
+/// Hexadecimal digits behind it.
+const MARK_DIGITS: usize = 8;
+
+/// The session of this name that no other process has by chance: the same at each call in this process and in those that it forks.
+pub(super) fn local_name(name: &str) -> String {
+    static MARK_OF_PROCESS: OnceLock<u32> = OnceLock::new();
+    if split_mark(name).1 {
+        return name.to_owned();
+    }
+    let mark = MARK_OF_PROCESS.get_or_init(|| {
+        let mut hasher = RandomState::new().build_hasher();
+        hasher.write_u32(std::process::id());
+        hasher.finish() as u32
+    });
+    format!("{name}{MARK}{mark:0MARK_DIGITS$x}")
+}
+
+/// A session's name without the mark of a process, and whether it had one.
+pub(super) fn split_mark(name: &str) -> (&str, bool) {
+    match name.split_once(MARK) {
+        Some((given, mark)) if mark.len() == MARK_DIGITS && mark.bytes().all(|b| b.is_ascii_hexdigit()) => {
+            (given, true)
+        }
+        _ => (name, false),
+    }
+}
+
+pub(super) fn directory_prefix() -> String {
     format!("tb-{}-", rustix::process::geteuid().as_raw())
 }
 
 fn directory_of(base: &Path, name: &str) -> Result<PathBuf, SessionError> {
     let legal = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    if !(1..=MAX_SESSION_NAME).contains(&name.len()) || !name.chars().all(legal) {
+    let (given, _) = split_mark(name);
+    if !(1..=MAX_SESSION_NAME).contains(&given.len()) || !given.chars().all(legal) {
         return Err(SessionError::Name { name: name.chars().take(2 * MAX_SESSION_NAME).collect() });
     }
     let path = base.join(format!("{}{name}", directory_prefix()));
@@ -337,12 +367,20 @@ mod tests {
 
     #[test]
     fn bad_names_and_long_paths_are_refused() {
-        for name in ["", "a b", "a/b", "..", "x".repeat(25).as_str()] {
+        for name in ["", "a b", "a/b", "..", "a.b", "a.1234567g", ".12345678", "x".repeat(25).as_str()] {
             assert!(matches!(directory_of(Path::new("/dev/shm"), name), Err(SessionError::Name { .. })), "{name}");
         }
         let long = PathBuf::from(format!("/{}", "d".repeat(60)));
         assert!(matches!(directory_of(&long, "s"), Err(SessionError::PathTooLong { .. })));
         assert!(directory_of(Path::new("/dev/shm"), &"x".repeat(24)).is_ok());
+    }
+
+    #[test]
+    fn the_mark_of_a_process_is_part_of_a_legal_name() {
+        let local = local_name("s");
+        assert_eq!(split_mark(&local), ("s", true));
+        assert_eq!((local_name("s"), local_name(&local)), (local.clone(), local.clone()));
+        assert!(directory_of(Path::new("/dev/shm"), &local).is_ok());
     }
 
     #[test]

@@ -64,7 +64,44 @@ unsafe impl Sync for Queue {}
 
 pub(crate) struct PatientBuilder(StockBuilder);
 
+/// Who got the last message that this thread sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Tally {
+    /// Its slot: a publisher sends older messages to late joiners in the same call, before the one that counts.
+    slot: u64,
+    /// Subscribers that have it in their queue.
+    pub(super) delivered: usize,
+    /// Subscribers that have not, because their queue was full.
+    pub(super) missed: usize,
+}
+
+impl Tally {
+    /// Of the last message that this thread sent to anybody at all.
+    pub(super) fn of_last_message() -> Self {
+        LAST_MESSAGE.get()
+    }
+
+    fn count(slot: PointerOffset, sent: &Result<Option<PointerOffset>, ZeroCopySendError>) {
+        let slot = slot.as_value();
+        let last = LAST_MESSAGE.get();
+        let mut tally = if last.slot == slot { last } else { Self { slot, ..Self::default() } };
+        match sent {
+            Ok(_) => tally.delivered += 1,
+            Err(ZeroCopySendError::UnableToDeliver | ZeroCopySendError::ReceiveBufferFull) => tally.missed += 1,
+            // It is gone, or its connection is damaged: nobody is there to miss it.
+            Err(_) => {}
+        }
+        LAST_MESSAGE.set(tally);
+    }
+
+    /// Before each message: its slot may be that of the one before.
+    pub(super) fn reset() {
+        LAST_MESSAGE.set(Self { slot: u64::MAX, ..Self::default() });
+    }
+}
+
 thread_local! {
+    static LAST_MESSAGE: Cell<Tally> = const { Cell::new(Tally { slot: u64::MAX, delivered: 0, missed: 0 }) };
     /// Receiving sides that iceoryx2 has made in this thread since they were taken.
     static MADE: RefCell<Vec<SharedReceiver>> = const { RefCell::new(Vec::new()) };
 }
@@ -116,6 +153,37 @@ impl ZeroCopySender for PatientSender {
         backpressure_to_receiver_handler: F,
         backpressure_action_for_strategy: BackpressureToReceiverAction,
     ) -> Result<Option<PointerOffset>, ZeroCopySendError> {
+        let sent = self.send_patiently(
+            ptr,
+            sample_size,
+            channel_id,
+            backpressure_to_receiver_handler,
+            backpressure_action_for_strategy,
+        );
+        Tally::count(ptr, &sent);
+        sent
+    }
+
+    fn reclaim(&self, channel_id: ChannelId) -> Result<Option<PointerOffset>, ZeroCopyReclaimError> {
+        self.stock.reclaim(channel_id)
+    }
+
+    unsafe fn acquire_used_offsets<F: FnMut(PointerOffset)>(&self, callback: F) {
+        // SAFETY: the caller promises what the stock connection asks for.
+        unsafe { self.stock.acquire_used_offsets(callback) }
+    }
+}
+
+impl PatientSender {
+    #[inline]
+    fn send_patiently<F: BackpressureToReceiverFn>(
+        &self,
+        ptr: PointerOffset,
+        sample_size: usize,
+        channel_id: ChannelId,
+        backpressure_to_receiver_handler: F,
+        backpressure_action_for_strategy: BackpressureToReceiverAction,
+    ) -> Result<Option<PointerOffset>, ZeroCopySendError> {
         let mut since = None;
         let mut nap = EAGER;
         for retries in 0.. {
@@ -150,15 +218,6 @@ impl ZeroCopySender for PatientSender {
             }
         }
         Err(ZeroCopySendError::UnableToDeliver)
-    }
-
-    fn reclaim(&self, channel_id: ChannelId) -> Result<Option<PointerOffset>, ZeroCopyReclaimError> {
-        self.stock.reclaim(channel_id)
-    }
-
-    unsafe fn acquire_used_offsets<F: FnMut(PointerOffset)>(&self, callback: F) {
-        // SAFETY: the caller promises what the stock connection asks for.
-        unsafe { self.stock.acquire_used_offsets(callback) }
     }
 }
 

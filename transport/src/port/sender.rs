@@ -10,6 +10,7 @@ use iceoryx2::prelude::AllocationStrategy;
 use iceoryx2::sample_mut::SampleMut;
 
 use super::alone::Alone;
+use super::connection::Tally;
 use super::node::Node;
 use super::service::{Block64, Header, SessionService, pool_file};
 use super::shield::{Panicked, shield};
@@ -82,7 +83,7 @@ pub(crate) enum LoanFailure {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SendFailure {
-    Undelivered,
+    Undelivered { delivered: usize, missed: usize },
     Forked,
     Broken(String),
 }
@@ -299,9 +300,13 @@ impl Slot {
         let Some(mut sample) = sample.take().map(Alone::into_inner) else { return Err(SendFailure::Forked) };
         sample.user_header_mut().0 = preamble(ports.next_sequence);
         ports.next_sequence += 1;
+        Tally::reset();
         let sent = match shield(|| sample.send()) {
             Ok(Ok(receivers)) => Ok(receivers),
-            Ok(Err(SendError::UnableToDeliver)) => Err(SendFailure::Undelivered),
+            Ok(Err(SendError::UnableToDeliver)) => {
+                let Tally { delivered, missed, .. } = Tally::of_last_message();
+                Err(SendFailure::Undelivered { delivered, missed })
+            }
             Ok(Err(error)) => Err(SendFailure::Broken(format!("{error:?}"))),
             Err(panicked) => Err(SendFailure::Broken(sender.give_up(panicked))),
         };
