@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use tensorbus::prelude::*;
 
-use crate::support::Session;
+use crate::support::{PATIENCE, Session};
 
 #[test]
 fn sessions_do_not_see_each_other() {
@@ -73,4 +73,24 @@ fn signal_handlers_stay_as_they_were() {
     node.expect("default");
     node.expect("default");
     assert!(node.end().success());
+}
+
+/// A program that is started by a member does not get the session's files, nor keep a pool's memory.
+#[test]
+fn started_programs_inherit_no_file_of_the_session() {
+    let session = Session::new();
+    let bus = session.bus();
+    let subscriber = bus.topic("numbers").subscriber().unwrap();
+    let publisher = bus.topic("numbers").slot_bytes(64).publisher().unwrap();
+    publisher.publish_copy(&[1u8], &[1]).unwrap();
+    let _held = subscriber.recv(PATIENCE).unwrap();
+    let mut sleeper = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let open: Vec<_> = std::fs::read_dir(format!("/proc/{}/fd", sleeper.id()))
+        .unwrap()
+        .filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok())
+        .filter(|target| target.starts_with(session.directory()))
+        .collect();
+    sleeper.kill().unwrap();
+    sleeper.wait().unwrap();
+    assert!(open.is_empty(), "{open:?}");
 }

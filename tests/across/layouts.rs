@@ -124,7 +124,7 @@ fn an_exported_tensor_outlives_subscriber_publisher_and_bus() {
     let session = Session::new();
     let mut node = session.node("publish", &["3", "1000"]);
     let bus = session.bus();
-    let subscriber = bus.topic("numbers").subscriber().unwrap();
+    let subscriber = bus.topic("numbers").overflow(Overflow::Block(PATIENCE)).subscriber().unwrap();
     node.expect("ready");
     node.tell("go");
     let received = subscriber.recv(PATIENCE).unwrap().first().clone();

@@ -8,6 +8,7 @@ mod control;
 mod death;
 mod fallback;
 mod fork;
+mod growing;
 mod hostile;
 mod isolation;
 mod layouts;
@@ -17,6 +18,7 @@ mod messages;
 mod overflow;
 mod policies;
 mod pools;
+mod quota;
 mod waiting;
 
 /// The sessions lie where they do by default.

@@ -5,6 +5,7 @@
 mod control;
 mod crash;
 mod forking;
+mod growing;
 mod hostile;
 mod sealed;
 
@@ -26,6 +27,7 @@ fn main() -> anyhow::Result<()> {
     };
     match role.as_str() {
         "publish" => publish(number(1)?, number(2)?),
+        "publish-for-ever" => publish_for_ever(),
         "hold-loan" => hold_loan(),
         "subscribe-and-hold" => subscribe_and_hold(),
         "echo" => echo(number(1)?),
@@ -43,6 +45,9 @@ fn main() -> anyhow::Result<()> {
         "control-call" => control::call(args.get(1).context("a name")?, number(2)?),
         "control-call-once" => control::call_once(args.get(1).context("a name")?, args.get(2).context("a question")?),
         "control-come-and-go" => control::come_and_go(),
+        "check" => growing::check(number(1)?),
+        "grow-for-ever" => growing::grow_for_ever(),
+        "grow-until-full" => growing::grow_until_full(args.get(1).context("a directory")?),
         "fork-and-exit" => forking::fork_and_exit(),
         "fork-and-use" => forking::fork_and_use(),
         "hostile" => hostile::run(),
@@ -88,6 +93,22 @@ fn publish(count: usize, len: usize) -> anyhow::Result<()> {
     say("published");
     told();
     Ok(())
+}
+
+/// Joins, makes ports, publishes, leaves, and again, until it is killed.
+fn publish_for_ever() -> anyhow::Result<()> {
+    say("ready");
+    loop {
+        let bus = Bus::open()?;
+        let subscriber = bus.topic("numbers").subscriber()?;
+        let publisher = bus.topic("numbers").slot_bytes(64 * 1024).publisher()?;
+        for sequence in 0..50 {
+            let mut tensor = publisher.loan(Dtype::U32, &[256])?;
+            tensor.view_mut::<u32>()?.copy_from_slice(&pattern(sequence, 256));
+            tensor.publish()?;
+            let _ = subscriber.try_recv()?;
+        }
+    }
 }
 
 /// Loans a slot, writes half of it, and waits to be killed.

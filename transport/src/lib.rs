@@ -34,7 +34,7 @@ pub mod wire;
 pub use async_subscriber::AsyncSubscriber;
 pub use bus::{
     BACKEND_VARIABLE, Backend, BackendChoice, BackendError, Bus, BusBuilder, Capabilities, ChosenBy, CleanedUp,
-    DEFAULT_SESSION, MAX_SESSION_NAME, MIN_SHARED_MEMORY, NotChosen, PassedOver, PoolInfo, ResourceLimit,
+    DEFAULT_SESSION, MAX_SESSION_NAME, MIN_SHARED_MEMORY, NotChosen, PassedOver, PoolInfo, Quota, ResourceLimit,
     SESSION_VARIABLE, SessionError, SessionFacts, SharedMemory, TopicInfo,
 };
 pub use contiguous::{ContiguousError, ContiguousTensor};

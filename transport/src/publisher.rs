@@ -6,6 +6,7 @@ use crate::element::Element;
 use crate::layout::{DEFAULT_TENSOR_NAME, Dtype, LayoutError, MessageLayout, TensorLayout, TensorSpec};
 use crate::loan::{Loan, MessageMut, TensorMut};
 use crate::os::Forked;
+use crate::pool::PoolError;
 use crate::port::{LoanFailure, OpenTopic, Sender, Sending, TopicError, TopicSettings};
 use crate::tensor_view::TensorView;
 use crate::view::ViewError;
@@ -41,12 +42,13 @@ pub(crate) struct Inner {
 pub(crate) struct PoolWishes {
     pub(crate) slots: Option<usize>,
     pub(crate) slot_bytes: Option<usize>,
+    pub(crate) max_slot_bytes: Option<usize>,
     pub(crate) prefault: bool,
 }
 
 impl Default for PoolWishes {
     fn default() -> Self {
-        Self { slots: None, slot_bytes: None, prefault: true }
+        Self { slots: None, slot_bytes: None, max_slot_bytes: None, prefault: true }
     }
 }
 
@@ -108,6 +110,9 @@ pub enum LoanError {
         /// Slots there are.
         slots: usize,
     },
+    /// The slot has to grow for the message, and there is no memory for it. Smaller messages still find room.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
     /// The pool, which is made at the first loan if no size was given, cannot be had.
     #[error(transparent)]
     Topic(#[from] TopicError),
@@ -197,7 +202,12 @@ impl Publisher {
             bus,
             pool,
         };
-        if let Some(slot_bytes) = inner.pool.slot_bytes {
+        if let (Some(value), Some(max)) = (inner.pool.slot_bytes, inner.pool.max_slot_bytes)
+            && value > max
+        {
+            return Err(TopicError::Setting { setting: "slot_bytes", value, min: 0, max });
+        }
+        if let Some(slot_bytes) = inner.pool.max_slot_bytes.or(inner.pool.slot_bytes) {
             inner.sender_for(slot_bytes)?;
         }
         Ok(Self { inner: Arc::new(inner) })
@@ -274,6 +284,20 @@ impl Publisher {
         message.publish()
     }
 
+    /// Gives the memory of free slots back that they got beyond what they had at first. Returns how many bytes it was.
+    ///
+    /// For publishers with [`max_slot_bytes`](crate::TopicBuilder::max_slot_bytes) or without `prefault`, after a time of large
+    /// messages: a slot keeps what it once got, so that the next large message finds it. Slots that are loaned, queued, held
+    /// by a subscriber or part of the history keep theirs. Other threads that loan wait meanwhile. For a publisher whose slots
+    /// have all their memory from the beginning it does nothing and returns 0.
+    ///
+    /// # Errors
+    /// [`LoanError`] if the port is damaged, belongs to the parent of this process, or the operating system refuses.
+    pub fn release_unused(&self) -> Result<u64, LoanError> {
+        let Some(sender) = self.inner.sender.get() else { return Ok(0) };
+        sender.release_unused().map_err(|failure| self.inner.loan_error(failure, sender))
+    }
+
     /// Name of the topic.
     pub fn topic(&self) -> &str {
         self.inner.topic.name()
@@ -313,8 +337,12 @@ impl Inner {
         let default_slots = settings.depth.max(settings.history) + settings.max_borrowed + SPARE_SLOTS;
         let slots = self.pool.slots.unwrap_or(default_slots);
         let slot_bytes = data_bytes.saturating_add(HEADER_ROOM);
-        let sender =
-            Sender::create(&self.bus.node, &self.topic, slots, slot_bytes, self.pool.prefault, self.bus.clone())?;
+        let ahead = match (self.pool.prefault, self.pool.slot_bytes, self.pool.max_slot_bytes) {
+            (false, ..) | (true, None, Some(_)) => 0,
+            (true, Some(initial), Some(max)) if initial < max => initial.saturating_add(HEADER_ROOM),
+            (true, ..) => slot_bytes,
+        };
+        let sender = Sender::create(&self.bus.node, &self.topic, slots, slot_bytes, ahead, self.bus.clone())?;
         Ok(self.sender.get_or_init(|| sender))
     }
 
@@ -356,19 +384,15 @@ impl Inner {
         sender: &Sender,
         encoded: Arc<EncodedLayout>,
     ) -> Result<Loan, LoanError> {
-        let topic = || self.topic.name().to_owned();
         let (needed, slot_bytes) = (encoded.parts().data.end, sender.slot_bytes());
         if needed > slot_bytes {
-            return Err(LoanError::TooLarge { topic: topic(), needed, slot_bytes });
+            return Err(LoanError::TooLarge { topic: self.topic.name().to_owned(), needed, slot_bytes });
         }
         let loaned = sending.loan();
         // A slot that is given back takes the lock.
         drop(sending);
-        let mut slot = loaned.map_err(|failure| match failure {
-            LoanFailure::NoFreeSlot => LoanError::NoFreeSlot { topic: topic(), slots: sender.slots() },
-            LoanFailure::Forked => LoanError::Forked,
-            LoanFailure::Broken(reason) => LoanError::Broken { topic: topic(), reason },
-        })?;
+        let mut slot = loaned.map_err(|failure| self.loan_error(failure, sender))?;
+        slot.ensure(&self.bus.node, needed + HEADER_ROOM)?;
         // A slot that carried this layout before still has it: not to write it again keeps its cache lines in the readers'
         // caches, which is a good part of a hand-over.
         let layout = &mut slot.bytes_mut()?[encoded.parts().layout.clone()];
@@ -376,5 +400,14 @@ impl Inner {
             layout.copy_from_slice(encoded.bytes());
         }
         Ok(Loan::new(encoded, slot))
+    }
+
+    fn loan_error(&self, failure: LoanFailure, sender: &Sender) -> LoanError {
+        let topic = self.topic.name().to_owned();
+        match failure {
+            LoanFailure::NoFreeSlot => LoanError::NoFreeSlot { topic, slots: sender.slots() },
+            LoanFailure::Forked => LoanError::Forked,
+            LoanFailure::Broken(reason) => LoanError::Broken { topic, reason },
+        }
     }
 }

@@ -84,10 +84,37 @@ impl TopicBuilder {
         self
     }
 
+    /// Bytes of tensor data that a message of this publisher can carry at most, when messages differ much in size.
+    /// Default: `slot_bytes`.
+    ///
+    /// Each slot gets so many bytes of address space, and memory only as far as its largest message so far needed. With
+    /// [`slot_bytes`](TopicBuilder::slot_bytes), each has that much from the beginning; without, none. The pool is made
+    /// together with the publisher, and never moves: messages of all sizes keep their order, and the history stays.
+    ///
+    /// A loan whose slot has to grow takes some tenths of a millisecond and the time to fill its pages. If file system, machine,
+    /// container or quota have no room, it fails with [`LoanError::Pool`](crate::LoanError::Pool), and smaller messages still
+    /// go through. [`Publisher::release_unused`] gives memory back.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use tensorbus_transport::{Bus, Dtype};
+    /// # let bus = Bus::builder().session("doc-growing").open()?;
+    /// let publisher = bus.topic("images").max_slot_bytes(256 << 20).publisher()?;
+    /// publisher.loan(Dtype::U8, &[64, 64, 3])?.publish()?;
+    /// publisher.loan(Dtype::U8, &[2160, 3840, 3])?.publish()?;
+    /// assert!(publisher.release_unused()? >= 2160 * 3840 * 3);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn max_slot_bytes(mut self, bytes: usize) -> Self {
+        self.pool.max_slot_bytes = Some(bytes);
+        self
+    }
+
     /// Whether a publisher's slots get their memory when they are made. Default: yes.
     ///
-    /// Without it, slots that are never used cost nothing, the first use of each is several times slower, and a full
-    /// file system ends the process with SIGBUS at some later write instead of an error here.
+    /// Without it, a slot gets memory when a message first needs it: slots that are never used cost almost nothing, the first
+    /// use of each is several times slower, and what a machine that is full refuses is that loan.
     pub fn prefault(mut self, prefault: bool) -> Self {
         self.pool.prefault = prefault;
         self

@@ -56,6 +56,18 @@ pub struct BusBuilder {
     session: Option<String>,
     backend: Option<Backend>,
     directory: Option<PathBuf>,
+    quota_bytes: Option<u64>,
+}
+
+/// What the pools of a session may take, and take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Quota {
+    /// Bytes that all pools of the session together may take.
+    pub bytes: u64,
+    /// Bytes that they take: those of every publisher, and those of publishers that are gone while a subscriber still maps
+    /// their pool.
+    pub used: u64,
 }
 
 /// What [`Bus::remove_dead`] did.
@@ -135,6 +147,15 @@ impl Bus {
         self.inner.node.members().map_err(|error| self.inner.error(error))
     }
 
+    /// The session's quota and its use, once what dead processes left is removed. `None` if it has no quota.
+    ///
+    /// # Errors
+    /// [`SessionError`] if the session cannot be looked at.
+    pub fn quota(&self) -> Result<Option<Quota>, SessionError> {
+        let quota = self.inner.node.quota().map_err(|error| self.inner.error(error))?;
+        Ok(quota.map(|(bytes, used)| Quota { bytes, used }))
+    }
+
     /// Sessions of this user on this machine, those left by dead processes included, of every backend.
     ///
     /// # Errors
@@ -174,11 +195,39 @@ impl BusBuilder {
         self
     }
 
+    /// Bytes that the pools of all the session's publishers together may take. Default: what the session has; one in which
+    /// nobody names a quota has none.
+    ///
+    /// The first member that names a quota fixes it for the life of the session. A pool that does not fit is refused with
+    /// [`PoolError::Quota`](crate::PoolError::Quota). What counts is what exists at that moment: the pools of all publishers
+    /// that live, and those of departed ones as long as a subscriber maps them. Whoever is killed gives back what it had, and
+    /// nobody has to count. Other files of a session, some kilobytes for each topic and port, do not count.
+    ///
+    /// With a quota, the memory of a publisher that left while a subscriber still mapped it is given back at the next change
+    /// of the session after that: when somebody joins, leaves, opens or closes a topic, or calls
+    /// [`remove_dead`](Bus::remove_dead).
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tensorbus_transport::{Bus, PoolError, TopicError};
+    ///
+    /// let bus = Bus::builder().session("doc-quota").quota_bytes(1 << 20).open()?;
+    /// let _small = bus.topic("small").slots(2).slot_bytes(64 << 10).publisher()?;
+    /// let refused = bus.topic("large").slots(2).slot_bytes(1 << 20).publisher();
+    /// assert!(matches!(refused, Err(TopicError::Pool(PoolError::Quota { .. }))));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn quota_bytes(mut self, bytes: u64) -> Self {
+        self.quota_bytes = Some(bytes);
+        self
+    }
+
     /// Joins the session.
     ///
     /// # Errors
-    /// [`SessionError`] if the name is not legal, no place for the session can be used, the directory is not private, or the
-    /// system refuses.
+    /// [`SessionError`] if the name is not legal, no place for the session can be used, the directory is not private,
+    /// the session has another quota, or the system refuses.
     pub fn open(self) -> Result<Bus, SessionError> {
         let name = self
             .session
@@ -193,7 +242,14 @@ impl BusBuilder {
         let name = if backend.backend == Backend::Local { session::local_name(&name) } else { name };
         let session = Session::enter(&backend.directory, &name)?;
         let node = Node::join(session.directory()).map_err(|error| session_error(session.directory(), error))?;
-        Ok(Bus { inner: Arc::new(BusInner { node, session, backend }) })
+        let inner = BusInner { node, session, backend };
+        if let Some(requested) = self.quota_bytes {
+            let existing = inner.node.set_quota(requested).map_err(|error| inner.error(error))?;
+            if existing != requested {
+                return Err(SessionError::Quota { session: name, existing, requested });
+            }
+        }
+        Ok(Bus { inner: Arc::new(inner) })
     }
 }
 

@@ -11,6 +11,6 @@ pub use backend::{
 };
 pub use capabilities::{Capabilities, ResourceLimit, SharedMemory};
 pub(crate) use handle::BusInner;
-pub use handle::{Bus, BusBuilder, CleanedUp};
+pub use handle::{Bus, BusBuilder, CleanedUp, Quota};
 pub use session::{DEFAULT_SESSION, MAX_SESSION_NAME, SESSION_VARIABLE, SessionError, SessionFacts};
 pub use topics::{PoolInfo, TopicInfo};

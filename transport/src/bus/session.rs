@@ -73,6 +73,18 @@ pub enum SessionError {
         /// What the operating system said.
         reason: io::Error,
     },
+    /// The session has another quota.
+    #[error(
+        "session {session:?} has a quota of {existing} bytes, this program asks for {requested}; use the same `quota_bytes` in all programs, or leave it open in this one"
+    )]
+    Quota {
+        /// Name of the session.
+        session: String,
+        /// The quota it has.
+        existing: u64,
+        /// What was asked for.
+        requested: u64,
+    },
     /// The bus belongs to the process that this one was forked from.
     #[error("this process was forked from the one that opened the bus; open a bus of its own in the child")]
     Forked,
@@ -312,7 +324,8 @@ fn usage(directory: &Path) -> (u64, usize) {
             bytes += inner_bytes;
             files += inner_files;
         } else {
-            bytes += found.blocks() * 512;
+            // With a quota a pool has two names, both in here.
+            bytes += found.blocks() * 512 / found.nlink().max(1);
             files += 1;
         }
     }

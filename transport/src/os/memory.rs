@@ -1,5 +1,6 @@
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 use rustix::fs::FallocateFlags;
@@ -7,7 +8,7 @@ use rustix::io::Errno;
 use rustix::mm::Advice;
 
 /// Bytes of a memory page.
-fn page_size() -> usize {
+pub(crate) fn page_size() -> usize {
     rustix::param::page_size()
 }
 
@@ -17,8 +18,29 @@ fn page_size() -> usize {
 pub(crate) fn reserve(path: &Path) -> io::Result<()> {
     let file = File::options().write(true).open(path)?;
     let len = file.metadata()?.len();
+    allocate(&file, FallocateFlags::KEEP_SIZE, 0..len)
+}
+
+/// As [`reserve`], for ranges of the file only.
+pub(crate) fn reserve_ranges(path: &Path, ranges: impl IntoIterator<Item = Range<u64>>) -> io::Result<()> {
+    let file = File::options().write(true).open(path)?;
+    ranges.into_iter().try_for_each(|range| allocate(&file, FallocateFlags::KEEP_SIZE, range))
+}
+
+/// Gives the memory of ranges of the file back: whoever reads there finds zeros. Where the file system cannot, nothing happens.
+pub(crate) fn release_ranges(path: &Path, ranges: impl IntoIterator<Item = Range<u64>>) -> io::Result<()> {
+    let file = File::options().write(true).open(path)?;
+    ranges
+        .into_iter()
+        .try_for_each(|range| allocate(&file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, range))
+}
+
+fn allocate(file: &File, how: FallocateFlags, range: Range<u64>) -> io::Result<()> {
+    if range.is_empty() {
+        return Ok(());
+    }
     loop {
-        match rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, len) {
+        match rustix::fs::fallocate(file, how, range.start, range.end - range.start) {
             Ok(()) | Err(Errno::OPNOTSUPP) => return Ok(()),
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),

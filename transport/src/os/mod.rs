@@ -1,4 +1,5 @@
-//! What the operating system is asked for: fork detection, clock, memory. Knows nothing of tensors or of iceoryx2.
+//! What the operating system is asked for: fork detection, clock, memory, who uses a file. Knows nothing of tensors or of
+//! iceoryx2.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!(
@@ -8,10 +9,16 @@ compile_error!(
 
 mod clock;
 mod fork;
+mod inherit;
+mod lease;
+mod mapped_file;
 mod mapping;
 mod memory;
 
 pub(crate) use clock::{Deadline, monotonic_ns};
 pub(crate) use fork::{Forked, Owned};
+pub(crate) use inherit::keep_from_children;
+pub(crate) use lease::is_used_elsewhere;
+pub(crate) use mapped_file::start_of_mapped_file;
 pub(crate) use mapping::Mapping;
-pub(crate) use memory::{populate_write, reserve};
+pub(crate) use memory::{page_size, populate_write, release_ranges, reserve, reserve_ranges};

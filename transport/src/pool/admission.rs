@@ -41,6 +41,20 @@ pub enum PoolError {
         /// Bytes up to the limit.
         available: u64,
     },
+    /// The session's quota leaves too little.
+    #[error(
+        "{needed} bytes are needed, the session uses {used} of its quota of {quota} ({} missing); use fewer or smaller \
+         slots, let publishers leave or subscribers drop tensors, or open the session's first bus with more `quota_bytes`",
+        used.saturating_add(*needed).saturating_sub(*quota)
+    )]
+    Quota {
+        /// Bytes that are asked for.
+        needed: u64,
+        /// Bytes that pools of the session use already.
+        used: u64,
+        /// Bytes that all pools of the session may use.
+        quota: u64,
+    },
     /// A pool has at least one slot, and a slot at least one byte.
     #[error(
         "a pool of {slots} slots of {slot_bytes} bytes is empty or too large to address; check slots and slot_bytes"

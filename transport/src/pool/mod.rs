@@ -1,8 +1,14 @@
-//! A publisher's slots: how many bytes they need, and whether the machine can give them without harm.
+//! A publisher's slots: how many bytes they need, whether the machine can give them without harm, and whether the session may
+//! have them.
 
 mod admission;
 mod facts;
+mod growth;
+mod ledger;
+mod quota;
 
 pub use admission::PoolError;
 pub(crate) use admission::admit;
 pub use facts::MemoryFacts;
+pub(crate) use growth::Growth;
+pub(crate) use ledger::{POOL_SUFFIX, admit_to_quota, quota, set_quota, settle_session, used};

@@ -3,6 +3,7 @@
 mod alone;
 mod connection;
 mod control;
+mod growing;
 mod node;
 mod receiver;
 mod repair;

@@ -14,6 +14,7 @@ use super::topic::{self, OpenTopic};
 use super::turn::{Part, Turn, TurnError};
 use super::wake::{self, Ringer};
 use crate::os::Forked;
+use crate::pool::{self, PoolError};
 
 /// This process's membership in a session.
 #[derive(Debug)]
@@ -94,6 +95,30 @@ impl Node {
         }
         repair::remove_wake_ups_of_nobody(&self.directory);
         Ok((state.cleanups as usize, state.failed_cleanups as usize))
+    }
+
+    /// In a turn: whether the session's quota leaves `needed` bytes, if need be after the dead are cleaned up.
+    pub(super) fn admit_to_quota(&self, needed: u64) -> Result<(), PoolError> {
+        pool::admit_to_quota(&self.directory, needed, || {
+            if let Err(error) = self.remove_dead() {
+                tracing::warn!(?error, "could not clean up before the quota is asked again");
+            }
+        })
+    }
+
+    /// Fixes the session's quota unless somebody did before. Returns the one that holds.
+    pub(crate) fn set_quota(&self, bytes: u64) -> Result<u64, NodeError> {
+        let _turn = Turn::take(&self.directory)?;
+        pool::set_quota(&self.directory, bytes).map_err(|error| NodeError::Failed(error.to_string()))
+    }
+
+    /// The session's quota and what of it is used, after the dead are cleaned up. `None` without a quota.
+    pub(crate) fn quota(&self) -> Result<Option<(u64, u64)>, NodeError> {
+        let failed = |error: std::io::Error| NodeError::Failed(error.to_string());
+        let _turn = Turn::take(&self.directory)?;
+        let Some(quota) = pool::quota(&self.directory).map_err(failed)? else { return Ok(None) };
+        self.remove_dead()?;
+        Ok(Some((quota, pool::used(&self.directory).map_err(failed)?)))
     }
 
     /// Process ids of the members that live and of those that died.

@@ -1,5 +1,6 @@
 use std::any::Any;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,7 +21,7 @@ use super::shield::shield;
 use super::topic::{OpenTopic, TopicError};
 use super::turn::{Part, Turn};
 use super::wake::Ear;
-use crate::os::Forked;
+use crate::os::{Forked, keep_from_children};
 use crate::wire::Preamble;
 
 /// After so many looks into empty queues iceoryx2 is asked all the same: it lets go of what departed publishers have left.
@@ -34,6 +35,7 @@ pub(crate) struct Receiver<S> {
     /// The ear's descriptor: waiting must not hold the lock.
     wake_up: RawFd,
     topic: Arc<OpenTopic>,
+    directory: PathBuf,
     broken: AtomicBool,
     /// What the ports live in, and must not outlive.
     _home: Arc<dyn Any + Send + Sync>,
@@ -120,7 +122,14 @@ impl<S> Receiver<S> {
         let subscriber = unsafe { Alone::new(subscriber) };
         let ports =
             Part::new(Mutex::new(Ports { subscriber, ear, sleepers: 0, queues, looks: 0, state }), node.directory());
-        Ok(Arc::new(Self { ports, wake_up, topic, broken: AtomicBool::new(false), _home: home }))
+        Ok(Arc::new(Self {
+            ports,
+            wake_up,
+            topic,
+            directory: node.directory().to_owned(),
+            broken: AtomicBool::new(false),
+            _home: home,
+        }))
     }
 
     pub(crate) fn topic(&self) -> &OpenTopic {
@@ -135,6 +144,8 @@ impl<S> Receiver<S> {
 
     /// Bytes that each slot of this publisher's pool has; `None` if the publisher is gone.
     pub(crate) fn slot_bytes_of(&self, publisher: u128) -> Option<usize> {
+        // Asked when a publisher is new: its pool was just opened.
+        keep_from_children(&self.directory);
         let mut found = None;
         self.topic.services.get().ok()?.pub_sub.dynamic_config().list_publishers(|details| {
             if details.publisher_id.value() == publisher {

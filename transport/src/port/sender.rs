@@ -1,7 +1,8 @@
 use std::any::Any;
+use std::os::unix::fs::MetadataExt;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use iceoryx2::port::backpressure_strategy::BackpressureStrategy;
 use iceoryx2::port::publisher::{Publisher, PublisherCreateError};
@@ -11,6 +12,7 @@ use iceoryx2::sample_mut::SampleMut;
 
 use super::alone::Alone;
 use super::connection::Tally;
+use super::growing::{self, Growing};
 use super::node::Node;
 use super::service::{Block64, Header, SessionService, pool_file};
 use super::shield::{Panicked, shield};
@@ -28,6 +30,8 @@ pub(crate) struct Sender {
     topic: String,
     slots: usize,
     blocks: usize,
+    /// How the slots grow, unless all of them have all their memory from the beginning.
+    growing: OnceLock<Growing>,
     counters: Counters,
     broken: AtomicBool,
     /// What the ports live in, and must not outlive.
@@ -67,6 +71,8 @@ pub(crate) struct Slot {
     sample: Option<Alone<SampleMut<SessionService, [Block64], Header>>>,
     /// The slot's bytes: the sample may only be asked under the lock.
     bytes: NonNull<[u8]>,
+    /// How many of them have memory.
+    committed: usize,
     sender: Arc<Sender>,
 }
 
@@ -104,13 +110,14 @@ impl Sender {
     /// Makes the port and its pool of `slots` slots with at least `slot_bytes` bytes each. `home` is what `node` and `topic`
     /// live in: it is dropped after them.
     ///
-    /// With `prefault`, the pool is admitted, reserved and populated, or there is an error and nothing is left behind.
+    /// The first `ahead` bytes of each slot are admitted, reserved and populated now, or there is an error and nothing is left
+    /// behind; the others when a message needs them.
     pub(crate) fn create(
         node: &Node,
         topic: &OpenTopic,
         slots: usize,
         slot_bytes: usize,
-        prefault: bool,
+        ahead: usize,
         home: Arc<dyn Any + Send + Sync>,
     ) -> Result<Arc<Self>, TopicError> {
         let size = PoolError::Size { slots, slot_bytes };
@@ -120,13 +127,13 @@ impl Sender {
             Some(bytes) if bytes > 0 && bytes < isize::MAX as usize / 2 => bytes as u64,
             _ => return Err(size.into()),
         };
-        if prefault {
-            let facts =
-                MemoryFacts::gather(node.directory()).map_err(|reason| PoolError::Prepare { needed, reason })?;
-            admit(needed, &facts)?;
-        }
+        let grows = ahead < slot_bytes;
+        let needed = if grows { growing::bytes_at_first(slots, ahead) } else { needed };
+        let facts = MemoryFacts::gather(node.directory()).map_err(|reason| PoolError::Prepare { needed, reason })?;
+        admit(needed, &facts)?;
         let counters = Counters::default();
         let turn = Turn::take(node.directory()).map_err(|error| topic.failed(error))?;
+        node.admit_to_quota(needed)?;
         let publisher = create_publisher(topic, slots, blocks, counters.refused.clone())?;
         // SAFETY: used under the mutex that it goes into here.
         let publisher = unsafe { Alone::new(publisher) };
@@ -137,17 +144,18 @@ impl Sender {
             topic: topic.name().to_owned(),
             slots,
             blocks,
+            growing: OnceLock::new(),
             counters,
             broken: AtomicBool::new(false),
             _home: home,
         });
-        if prefault {
+        if grows {
+            sender.reserve_ahead(node, ahead)?;
+        } else {
             sender.reserve(node)?;
         }
         drop(turn);
-        if prefault {
-            sender.populate()?;
-        }
+        sender.populate()?;
         // Subscribers that sleep wake up and open their side of the connection.
         sender.lock()?.ring();
         Ok(sender)
@@ -158,23 +166,66 @@ impl Sender {
         let id = self.lock()?.ports.publisher.id().value();
         let prepare = |reason| self.not_prepared(reason);
         let file = pool_file(node.directory(), id).map_err(prepare)?;
-        let needed = std::fs::metadata(&file).map_err(prepare)?.len();
+        let found = std::fs::metadata(&file).map_err(prepare)?;
+        let needed = found.len();
         admit(needed, &MemoryFacts::gather(node.directory()).map_err(prepare)?)?;
+        node.admit_to_quota(needed.saturating_sub(found.blocks() * 512))?;
         Ok(reserve(&file).map_err(prepare)?)
     }
 
-    /// Puts pages behind every slot, so that its first use is as fast as any other.
+    /// As `reserve`, for what comes before the slots and for the first `ahead` bytes of each.
+    fn reserve_ahead(self: &Arc<Self>, node: &Node, ahead: usize) -> Result<(), TopicError> {
+        let prepare = |reason| self.not_prepared(reason);
+        let id = self.lock()?.ports.publisher.id().value();
+        let file = pool_file(node.directory(), id).map_err(prepare)?;
+        growing::reserve_before_slots(&file, self.slots).map_err(prepare)?;
+        let first = self.loan_to_prepare()?;
+        let growing = Growing::new(file, first.address(), self.slot_bytes(), self.slots, ahead).map_err(prepare)?;
+        // Made here only, once.
+        let _ = self.growing.set(growing);
+        Ok(())
+    }
+
+    fn loan_to_prepare(self: &Arc<Self>) -> Result<Slot, TopicError> {
+        let loaned = self.lock()?.loan();
+        Ok(loaned.map_err(|failure| self.not_prepared(std::io::Error::other(format!("{failure:?}"))))?)
+    }
+
+    /// Puts pages behind what every slot has memory for, so that its first use is as fast as any other.
     fn populate(self: &Arc<Self>) -> Result<(), TopicError> {
         let prepare = |reason| self.not_prepared(reason);
         // Every slot at once, so that each is a different one; all go back when the list is dropped.
         let mut all = Vec::with_capacity(self.slots);
         for _ in 0..self.slots {
-            let mut slot =
-                self.lock()?.loan().map_err(|failure| prepare(std::io::Error::other(format!("{failure:?}"))))?;
+            let mut slot = self.loan_to_prepare()?;
             populate_write(slot.bytes_mut()?).map_err(prepare)?;
             all.push(slot);
         }
         Ok(())
+    }
+
+    /// Gives back the memory that free slots got when they grew. Returns how many bytes it was.
+    pub(crate) fn release_unused(self: &Arc<Self>) -> Result<u64, LoanFailure> {
+        let Some(growing) = self.growing.get() else { return Ok(0) };
+        // Under one lock: no other thread finds that no slot is free.
+        let mut sending = self.lock()?;
+        let mut free = Vec::new();
+        let all = loop {
+            match sending.loan() {
+                Ok(slot) => free.push(slot),
+                Err(LoanFailure::NoFreeSlot) => break Ok(()),
+                Err(failure) => break Err(failure),
+            }
+        };
+        let released = growing.release(free.iter().map(Slot::address));
+        // The last one first, so that the slots come in the same order again.
+        for mut slot in free.into_iter().rev() {
+            // Its own drop would wait for the lock.
+            drop(slot.sample.take());
+        }
+        drop(sending);
+        all?;
+        released.map_err(|error| LoanFailure::Broken(format!("memory could not be given back: {error}")))
     }
 
     fn not_prepared(&self, reason: std::io::Error) -> PoolError {
@@ -260,27 +311,64 @@ impl Sending<'_> {
         // bit pattern is a `Block64`.
         let mut sample = unsafe { sample.assume_init() };
         let bytes = NonNull::from_mut(bytemuck::cast_slice_mut(sample.payload_mut()));
-        // SAFETY: the sample is used in `send` and in the drop of the slot only, both under the lock of its sender.
+        // SAFETY: the sample is used in `send`, in `release_unused` and in the drop of the slot only, all under the lock of its sender.
         let sample = unsafe { Alone::new(sample) };
-        Ok(Slot { sample: Some(sample), bytes, sender: Arc::clone(sender) })
+        let committed = match sender.growing.get() {
+            None => bytes.len(),
+            Some(growing) => match growing.committed(bytes.addr().get()) {
+                Some(committed) => committed,
+                None => return Err(LoanFailure::Broken("a slot does not lie where slots lie".to_owned())),
+            },
+        };
+        Ok(Slot { sample: Some(sample), bytes, committed, sender: Arc::clone(sender) })
     }
 }
 
 impl Slot {
-    /// The slot's bytes. What an earlier message left there may still be in them.
+    fn address(&self) -> usize {
+        self.bytes.addr().get()
+    }
+
+    /// Sees to it that at least the first `wanted` bytes can be used, or as many as the slot has.
+    #[inline]
+    pub(crate) fn ensure(&mut self, node: &Node, wanted: usize) -> Result<(), PoolError> {
+        if wanted.min(self.bytes.len()) <= self.committed {
+            Ok(())
+        } else {
+            self.grow(node, wanted.min(self.bytes.len()))
+        }
+    }
+
+    #[cold]
+    fn grow(&mut self, node: &Node, wanted: usize) -> Result<(), PoolError> {
+        let Some(growing) = self.sender.growing.get() else { return Ok(()) };
+        let committed = self.committed;
+        let mut bytes = self.bytes;
+        growing.grow(node, self.address(), wanted, || {
+            // SAFETY: the bytes are those of the sample, which lives as long as `self`, which is borrowed exclusively.
+            let bytes = unsafe { bytes.as_mut() };
+            populate_write(&mut bytes[committed..wanted])
+        })?;
+        self.committed = wanted;
+        Ok(())
+    }
+
+    /// The slot's bytes that have memory. What an earlier message left there may still be in them.
     #[inline]
     pub(crate) fn bytes(&self) -> Result<&[u8], Forked> {
         self.sender.ports.get()?;
         // SAFETY: the bytes are those of the sample, which lives as long as `self`; they are initialised, and only
         // reached through `self`, which is borrowed.
-        Ok(unsafe { self.bytes.as_ref() })
+        let bytes = unsafe { self.bytes.as_ref() };
+        Ok(&bytes[..self.committed])
     }
 
     #[inline]
     pub(crate) fn bytes_mut(&mut self) -> Result<&mut [u8], Forked> {
         self.sender.ports.get()?;
         // SAFETY: as for `bytes`, and `self` is borrowed exclusively.
-        Ok(unsafe { self.bytes.as_mut() })
+        let bytes = unsafe { self.bytes.as_mut() };
+        Ok(&mut bytes[..self.committed])
     }
 }
 

@@ -25,12 +25,11 @@ use iceoryx2_cal::{
 };
 
 use super::connection::PatientConnection;
+use crate::pool::POOL_SUFFIX;
 use crate::wire::Preamble;
 
 /// What every file of a session begins with.
 pub(super) const PREFIX: &str = "tb_";
-/// Ending of a publisher's pool.
-const POOL_SUFFIX: &str = ".pool";
 /// Publishers that may be gone while messages of theirs are still held by one subscriber; beyond it iceoryx2 panics.
 /// Not more than will do: a subscriber of iceoryx2 walks over that many places when it looks for a message and finds none.
 const HELD_AFTER_DEATH: usize = 512;

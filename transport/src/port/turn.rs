@@ -18,7 +18,8 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 
 use super::repair;
-use crate::os::{Deadline, Forked, Owned};
+use crate::os::{Deadline, Forked, Owned, keep_from_children};
+use crate::pool::settle_session;
 
 /// The file that is locked. It holds the process id of the one whose turn it is, zero between turns.
 const TURN_FILE: &str = ".turn";
@@ -84,6 +85,8 @@ impl Turn {
                 "a process died while it changed the session; what it left half-made is removed"
             );
             repair::remove_half_made(directory);
+            // Before any clean-up: a pool that the dead one made may be mapped already.
+            settle_session(directory);
         }
         Ok(turn)
     }
@@ -103,6 +106,8 @@ pub(crate) fn hold_still(directory: &Path) -> Option<File> {
 impl Drop for Turn {
     fn drop(&mut self) {
         if let Some((file, directory)) = &self.locked {
+            settle_session(directory);
+            keep_from_children(directory);
             MINE.with_borrow_mut(|mine| mine.retain(|path| path != directory));
             // If it cannot be written, the next one repairs once more, which does no harm.
             let _ = file.write_all_at(&0_u32.to_ne_bytes(), 0);
