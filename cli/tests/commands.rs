@@ -135,12 +135,49 @@ fn doctor_finds_and_removes_what_the_dead_left() {
     let found = &report["sessions"][0];
     assert_eq!((&found["in_use"], &found["files"], &found["cleaned"]), (&false.into(), &1.into(), &false.into()));
     let words = stdout(&session.run(&["doctor", "--session", &session.name]));
-    assert!(words.contains("tensorbus doctor --clean") && words.contains("left by dead processes"), "{words}");
+    assert!(words.contains("tensorbus doctor --fix") && words.contains("left by dead processes"), "{words}");
     assert!(directory.exists());
 
-    let report = session.run_json(&["doctor", "--json", "--clean", "--session", &session.name]);
+    let report = session.run_json(&["doctor", "--json", "--fix", "--session", &session.name]);
     assert_eq!(report["sessions"][0]["cleaned"], true, "{report}");
     assert!(!directory.exists());
+}
+
+/// FR-009: in a session in use: a killed member, and files that belong to nobody.
+#[test]
+fn doctor_removes_dead_members_of_a_session_in_use_and_says_so() {
+    let session = Session::new();
+    let bus = session.open();
+    let publisher = bus.topic("ramp").publisher().unwrap();
+    let mut echo = session.spawn(&["echo", "ramp"]);
+    let mut lines = BufReader::new(echo.stdout.take().unwrap());
+    std::thread::scope(|scope| {
+        let read = scope.spawn(|| lines.read_line(&mut String::new()).unwrap());
+        while !read.is_finished() {
+            publish_ramp(&publisher);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    echo.kill().unwrap();
+    echo.wait().unwrap();
+    let stale = bus.directory().join(format!("tb_{}_12345.pool", "a".repeat(40)));
+    fs::write(&stale, [1; 5000]).unwrap();
+
+    let report = session.run_json(&["doctor", "--json", "--session", &session.name]);
+    let found = &report["sessions"][0];
+    assert_eq!(found["dead"], serde_json::json!([echo.id()]), "{report}");
+    assert_eq!((&found["cleaned"], stale.exists()), (&false.into(), true), "only looked at");
+    let report = session.run_json(&["doctor", "--json", "--fix", "--session", &session.name]);
+    let found = &report["sessions"][0];
+    assert_eq!(found["removed"], serde_json::json!([echo.id()]), "{report}");
+    assert_eq!((&found["cleaned"], &found["removed_files"]), (&true.into(), &1.into()), "{report}");
+    assert_eq!((&found["dead"], stale.exists()), (&serde_json::json!([]), false));
+    assert_eq!(bus.topics().unwrap()[0].subscribers, 0);
+
+    fs::write(&stale, [1; 5000]).unwrap();
+    let words = stdout(&session.run(&["doctor", "--fix", "--session", &session.name]));
+    assert!(words.contains("removed 1 file of nobody"), "{words}");
+    publish_ramp(&publisher);
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod growing;
 mod hostile;
 mod isolation;
 mod layouts;
+mod life;
 mod lifetimes;
 mod limits;
 mod messages;

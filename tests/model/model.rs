@@ -117,11 +117,44 @@ impl Model {
         }
     }
 
-    /// What it sent stays with those who had opened their side.
+    /// What it sent stays with those who had opened their side. If it sent anything, it waits until all have: it looks after
+    /// the ports of its bus meanwhile, which are all there are.
     pub fn remove_publisher(&mut self, id: u64) {
+        let publisher = &self.publishers[&id];
+        if publisher.published > publisher.unheard || publisher.failed > 0 {
+            self.connect(id);
+            let pairs = || self.subscribers.values().filter_map(|subscriber| subscriber.pairs.get(&id));
+            if pairs().any(|pair| !pair.opened) {
+                self.look_after_all();
+            }
+        }
         self.publishers.remove(&id);
         for subscriber in self.subscribers.values_mut() {
             subscriber.pairs.retain(|&publisher, pair| publisher != id || pair.opened);
+        }
+    }
+
+    /// The publisher gets to know who came and who left.
+    fn connect(&mut self, id: u64) {
+        let Some(publisher) = self.publishers.get_mut(&id) else { return };
+        publisher.abandoned.clear();
+        for pair in self.subscribers.values_mut().filter_map(|subscriber| subscriber.pairs.get_mut(&id)) {
+            if !pair.connected {
+                pair.connected = true;
+                pair.queue.extend(publisher.history.iter().map(|&sequence| Queued { sequence, missed: 0 }));
+            }
+        }
+    }
+
+    /// Every publisher and subscriber gets to know who came and who left.
+    fn look_after_all(&mut self) {
+        for id in self.publishers.keys().copied().collect::<Vec<_>>() {
+            self.connect(id);
+        }
+        for subscriber in self.subscribers.values_mut() {
+            for (publisher, pair) in &mut subscriber.pairs {
+                pair.opened |= self.publishers.contains_key(publisher);
+            }
         }
     }
 
@@ -162,18 +195,14 @@ impl Model {
         if !self.loan(id) {
             return Published::NoFreeSlot;
         }
+        self.connect(id);
         let Self { settings, publishers, subscribers } = self;
         let Some(publisher) = publishers.get_mut(&id) else { return Published::NoFreeSlot };
-        publisher.abandoned.clear();
         let pairs = subscribers.values_mut().filter_map(|subscriber| subscriber.pairs.get_mut(&id));
         let sequence = publisher.next;
         publisher.next += 1;
         let (mut receivers, mut refused) = (0, 0);
         for pair in pairs {
-            if !pair.connected {
-                pair.connected = true;
-                pair.queue.extend(publisher.history.iter().map(|&sequence| Queued { sequence, missed: 0 }));
-            }
             if pair.push(sequence, settings) {
                 receivers += 1;
             } else {

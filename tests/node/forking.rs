@@ -71,6 +71,32 @@ pub(crate) fn fork_and_use() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Forks a process that has a service thread: the child has none, and ends like any other.
+pub(crate) fn fork_service() -> anyhow::Result<()> {
+    let bus = Bus::builder().service_thread(Duration::from_millis(1)).open()?;
+    let publisher = bus.topic("numbers").slot_bytes(64).publisher()?;
+    let mut deaths = bus.deaths()?;
+    let service = bus.service_thread().unwrap();
+    while service.ticks() == 0 {
+        std::thread::yield_now();
+    }
+    // SAFETY: the child only uses what takes no lock that the service thread could hold, and exits.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let has_none = !service.is_running() && deaths.try_recv().is_err();
+        drop((publisher, deaths, bus));
+        std::process::exit(if has_none { 0 } else { 1 });
+    }
+    anyhow::ensure!(wait_for(child)? == 0, "the child has a service thread, or follows deaths");
+    let ticks = service.ticks();
+    while service.ticks() < ticks + 3 {
+        std::thread::yield_now();
+    }
+    drop((publisher, deaths, bus));
+    say("parent goes on");
+    Ok(())
+}
+
 fn wait_for(child: libc::pid_t) -> anyhow::Result<i32> {
     let mut status = 0;
     // SAFETY: `child` is a child of this process; the pointer is valid for the call.

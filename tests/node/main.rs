@@ -36,6 +36,10 @@ fn main() -> anyhow::Result<()> {
         "never-looks" => never_looks(),
         "maps" => maps(),
         "join" => join(),
+        "join-twice" => join_twice(),
+        "follow-deaths" => follow_deaths(),
+        "latch" => latch(),
+        "read-when-told" => read_when_told(number(1)?),
         "signals" => signals(),
         "few-descriptors" => few_descriptors(number(1)?),
         "many-topics" => many_topics(number(1)?),
@@ -50,6 +54,7 @@ fn main() -> anyhow::Result<()> {
         "grow-until-full" => growing::grow_until_full(args.get(1).context("a directory")?),
         "fork-and-exit" => forking::fork_and_exit(),
         "fork-and-use" => forking::fork_and_use(),
+        "fork-service" => forking::fork_service(),
         "hostile" => hostile::run(),
         "crash" => crash::run(args.get(1).context("a job")?),
         other => bail!("no role {other}"),
@@ -247,6 +252,52 @@ fn join() -> anyhow::Result<()> {
     let _bus = open()?;
     say("joined");
     told();
+    Ok(())
+}
+
+/// Is a member of the session twice until it ends.
+fn join_twice() -> anyhow::Result<()> {
+    let _members = (Bus::open()?, Bus::open()?);
+    say("joined");
+    told();
+    Ok(())
+}
+
+/// Prints the process ids of two members that die.
+fn follow_deaths() -> anyhow::Result<()> {
+    let bus = Bus::open()?;
+    let mut deaths = bus.deaths()?;
+    say("following");
+    for _ in 0..2 {
+        say(deaths.recv(PATIENCE)?.context("nobody died")?.pid);
+    }
+    anyhow::ensure!(!told());
+    anyhow::ensure!(deaths.try_recv()?.is_none(), "a death was told twice");
+    Ok(())
+}
+
+/// Publishes three messages, of which late joiners get two, and never another one.
+fn latch() -> anyhow::Result<()> {
+    let bus = Bus::builder().service_thread(Duration::from_millis(5)).open()?;
+    let publisher = bus.topic("numbers").history(2).publisher()?;
+    for number in 1..=3u32 {
+        publisher.publish_copy(&[number], &[1])?;
+    }
+    say("published");
+    told();
+    Ok(())
+}
+
+/// Subscribes, and looks for messages only when it is told to; prints what is in them.
+fn read_when_told(count: usize) -> anyhow::Result<()> {
+    let bus = Bus::open()?;
+    let subscriber = bus.topic("numbers").subscriber()?;
+    say("ready");
+    told();
+    for _ in 0..count {
+        let message = subscriber.recv(PATIENCE)?;
+        say(message.first().view::<u32>()?[0]);
+    }
     Ok(())
 }
 

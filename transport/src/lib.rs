@@ -34,8 +34,8 @@ pub mod wire;
 pub use async_subscriber::AsyncSubscriber;
 pub use bus::{
     BACKEND_VARIABLE, Backend, BackendChoice, BackendError, Bus, BusBuilder, Capabilities, ChosenBy, CleanedUp,
-    DEFAULT_SESSION, MAX_SESSION_NAME, MIN_SHARED_MEMORY, NotChosen, PassedOver, PoolInfo, Quota, ResourceLimit,
-    SESSION_VARIABLE, SessionError, SessionFacts, SharedMemory, TopicInfo,
+    DEFAULT_SESSION, Death, Deaths, MAX_SESSION_NAME, MIN_SHARED_MEMORY, NotChosen, PassedOver, PoolInfo, Quota,
+    ResourceLimit, SESSION_VARIABLE, ServiceThread, SessionError, SessionFacts, SharedMemory, TopicInfo,
 };
 pub use contiguous::{ContiguousError, ContiguousTensor};
 pub use control::{ControlClient, ControlRequest, ControlServer, ServiceBuilder};
@@ -49,9 +49,10 @@ pub use loan::{MessageMut, TensorMut, TensorViewMut};
 pub use message::{Message, Tensor};
 pub use pool::{MemoryFacts, PoolError};
 pub use port::{
-    CallError, MAX_CONTROL_CLIENTS, Overflow, ReplyError, RequestError, ServiceError, TopicError, TopicSettings,
+    CallError, DRAIN_ON_DROP, MAX_CONTROL_CLIENTS, Overflow, ReplyError, RequestError, ServiceError, TopicError,
+    TopicSettings,
 };
-pub use publisher::{LoanError, PublishError, Publisher, PublisherStats};
+pub use publisher::{DrainError, LoanError, PublishError, Publisher, PublisherStats, WaitError};
 pub use subscriber::{ReceiveError, Subscriber, SubscriberStats};
 pub use tensor_view::TensorView;
 pub use topic::{DEFAULT_SPIN, TopicBuilder};

@@ -1,5 +1,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use crate::bus::BusInner;
 use crate::element::Element;
@@ -7,7 +8,7 @@ use crate::layout::{DEFAULT_TENSOR_NAME, Dtype, LayoutError, MessageLayout, Tens
 use crate::loan::{Loan, MessageMut, TensorMut};
 use crate::os::Forked;
 use crate::pool::PoolError;
-use crate::port::{LoanFailure, OpenTopic, Sender, Sending, TopicError, TopicSettings};
+use crate::port::{LoanFailure, OpenTopic, SendFailure, Sender, Sending, TopicError, TopicSettings};
 use crate::tensor_view::TensorView;
 use crate::view::ViewError;
 use crate::wire::{EncodeError, EncodedLayout};
@@ -21,6 +22,12 @@ const SPARE_SLOTS: usize = 2;
 ///
 /// A message is loaned, written in place in shared memory, and published; nothing is copied on the way. Publishing from
 /// several threads is allowed: messages are numbered in the order in which they are sent.
+///
+/// What `publish` counted as delivered stays readable when the publisher goes, its process included, for every subscriber
+/// that has opened its side of the connection. A subscriber does so when it is made, if the publisher is there already,
+/// else at its next look for messages. The last clone that is dropped waits for those that have not, at most
+/// [`DRAIN_ON_DROP`](crate::DRAIN_ON_DROP); where there are none, as nearly always, it does not wait. A process that ends
+/// without dropping its publishers calls [`Publisher::drain`].
 #[derive(Clone, Debug)]
 pub struct Publisher {
     inner: Arc<Inner>,
@@ -186,6 +193,72 @@ pub enum PublishError {
     },
 }
 
+/// Why [`Publisher::wait_for_subscribers`] gave up.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WaitError {
+    /// Not enough of them came in time.
+    #[error(
+        "{ready} of {wanted} subscribers of topic {topic:?} were ready within {waited:?}; are all of them running?"
+    )]
+    TooFew {
+        /// The topic.
+        topic: String,
+        /// Subscribers that were waited for.
+        wanted: usize,
+        /// Subscribers that were ready.
+        ready: usize,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// The publisher has no slots yet, and so no connections.
+    #[error("the publisher of topic {topic:?} has no slots before its first loan; open it with `slot_bytes`")]
+    NoSlots {
+        /// The topic.
+        topic: String,
+    },
+    /// The bus belongs to the process that this one was forked from.
+    #[error("this process was forked from the one that opened the bus; open a bus of its own in the child")]
+    Forked,
+    /// The port is damaged.
+    #[error("topic {topic:?} is damaged: {reason}; open a new bus")]
+    Broken {
+        /// The topic.
+        topic: String,
+        /// What went wrong.
+        reason: String,
+    },
+}
+
+/// Why [`Publisher::drain`] gave up.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DrainError {
+    /// Some subscribers have not opened their side: if the publisher goes now, they lose what it sent them.
+    #[error(
+        "{subscribers} subscribers of topic {topic:?} have not looked for messages within {waited:?}; they lose what was sent to them if the publisher goes now"
+    )]
+    Unopened {
+        /// The topic.
+        topic: String,
+        /// How many.
+        subscribers: usize,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// The bus belongs to the process that this one was forked from.
+    #[error("this process was forked from the one that opened the bus; open a bus of its own in the child")]
+    Forked,
+    /// The port is damaged.
+    #[error("topic {topic:?} is damaged: {reason}; open a new bus")]
+    Broken {
+        /// The topic.
+        topic: String,
+        /// What went wrong.
+        reason: String,
+    },
+}
+
 impl From<Forked> for LoanError {
     fn from(_: Forked) -> Self {
         Self::Forked
@@ -296,6 +369,58 @@ impl Publisher {
     pub fn release_unused(&self) -> Result<u64, LoanError> {
         let Some(sender) = self.inner.sender.get() else { return Ok(0) };
         sender.release_unused().map_err(|failure| self.inner.loan_error(failure, sender))
+    }
+
+    /// Waits until at least `subscribers` of them are ready: they have opened their side of the connection, and will get
+    /// all that is published from now on, whatever becomes of this publisher. Returns how many are.
+    ///
+    /// A subscriber that was there before the publisher opens its side at its next look for messages, or at the next
+    /// tick of its bus's [`ServiceThread`](crate::ServiceThread). While another thread of this process is blocked in
+    /// `publish`, none is counted.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::time::Duration;
+    /// # use tensorbus_transport::Bus;
+    /// # let bus = Bus::builder().session("doc-ready").open()?;
+    /// # let subscriber = bus.topic("numbers").subscriber()?;
+    /// let publisher = bus.topic("numbers").slot_bytes(64).publisher()?;
+    /// assert_eq!(publisher.wait_for_subscribers(1, Duration::from_secs(5))?, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`WaitError`] if they are not ready in time, or the publisher has no slots yet.
+    pub fn wait_for_subscribers(&self, subscribers: usize, timeout: Duration) -> Result<usize, WaitError> {
+        let topic = || self.topic().to_owned();
+        let Some(sender) = self.inner.sender.get() else { return Err(WaitError::NoSlots { topic: topic() }) };
+        match sender.wait_for_sides(timeout, |sides| sides.open >= subscribers) {
+            Ok((sides, true)) => Ok(sides.open),
+            Ok((sides, false)) => {
+                Err(WaitError::TooFew { topic: topic(), wanted: subscribers, ready: sides.open, waited: timeout })
+            }
+            Err(SendFailure::Broken(reason)) => Err(WaitError::Broken { topic: topic(), reason }),
+            Err(_) => Err(WaitError::Forked),
+        }
+    }
+
+    /// Waits until nothing that was published can be lost by this publisher's end: each subscriber that it is connected
+    /// to has opened its side. Takes no time where all have, or nobody is there.
+    ///
+    /// # Errors
+    /// [`DrainError::Unopened`] if some have not within the timeout.
+    pub fn drain(&self, timeout: Duration) -> Result<(), DrainError> {
+        let topic = || self.topic().to_owned();
+        let Some(sender) = self.inner.sender.get() else { return Ok(()) };
+        match sender.wait_for_sides(timeout, |sides| sides.closed == 0) {
+            Ok((_, true)) => Ok(()),
+            Ok((sides, false)) => {
+                Err(DrainError::Unopened { topic: topic(), subscribers: sides.closed, waited: timeout })
+            }
+            Err(SendFailure::Broken(reason)) => Err(DrainError::Broken { topic: topic(), reason }),
+            Err(_) => Err(DrainError::Forked),
+        }
     }
 
     /// Name of the topic.

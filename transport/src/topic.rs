@@ -37,7 +37,8 @@ impl TopicBuilder {
 
     /// Messages that a subscriber gets that comes late, at most the depth. Default: 0.
     ///
-    /// They are delivered by the publisher, with the next message that it publishes.
+    /// They are delivered by the publisher: within a tick where its bus has a [`ServiceThread`](crate::ServiceThread),
+    /// else with the next message that it publishes. A publisher that is gone delivers none.
     pub fn history(mut self, messages: usize) -> Self {
         self.wishes.history = Some(messages);
         self

@@ -27,9 +27,9 @@ pub(crate) struct Args {
     /// Look at this session only. Default: all sessions of this user
     #[arg(long, value_name = "NAME")]
     session: Option<String>,
-    /// Remove what dead processes left in these sessions
+    /// Remove what dead processes left: whole sessions where nobody lives, else their members, pools and connections
     #[arg(long)]
-    clean: bool,
+    fix: bool,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -56,7 +56,7 @@ fn examine(args: &Args) -> anyhow::Result<ExitCode> {
     let mut checks = vec![backend::check(&machine.backend)];
     checks.extend(machine::checks(&machine));
     checks.extend(logind::check());
-    let (sessions, sessions_check) = match sessions::look(args.session.as_deref(), args.clean) {
+    let (sessions, sessions_check) = match sessions::look(args.session.as_deref(), args.fix) {
         Ok(sessions) => {
             let check = sessions::check(&sessions);
             (sessions, check)

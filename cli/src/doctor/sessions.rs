@@ -23,19 +23,21 @@ pub(super) struct Session {
     members: Vec<u32>,
     /// Dead processes whose files are still there.
     dead: Vec<u32>,
-    /// Whether what dead processes left was removed now.
+    /// Whether anything that dead processes left was removed now.
     cleaned: bool,
+    /// Dead processes whose files were removed now.
+    removed: Vec<u32>,
+    /// Pools and connections that belonged to nobody and were removed now.
+    removed_files: usize,
     /// What went wrong with looking at it or cleaning it.
     error: Option<String>,
 }
 
 /// All sessions of this user, or the one named, after removing what dead processes left if that is asked for.
-pub(super) fn look(only: Option<&str>, clean: bool) -> anyhow::Result<Vec<Session>> {
+pub(super) fn look(only: Option<&str>, fix: bool) -> anyhow::Result<Vec<Session>> {
     let found = Bus::sessions().with_context(|| format!("could not read {}", Bus::default_directory().display()))?;
     let wanted = found.into_iter().filter(|facts| only.is_none_or(|name| name == facts.name));
-    Ok(wanted
-        .map(|facts| if facts.in_use { Session::in_use(facts, clean) } else { Session::left(facts, clean) })
-        .collect())
+    Ok(wanted.map(|facts| if facts.in_use { Session::in_use(facts, fix) } else { Session::left(facts, fix) }).collect())
 }
 
 pub(super) fn check(sessions: &[Session]) -> Check {
@@ -60,7 +62,7 @@ pub(super) fn check(sessions: &[Session]) -> Check {
         return check.but(Status::Warn, "see below what could not be looked at or cleaned");
     }
     if !left.is_empty() || dead > 0 {
-        return check.but(Status::Warn, "`tensorbus doctor --clean` removes what dead processes left");
+        return check.but(Status::Warn, "`tensorbus doctor --fix` removes what dead processes left");
     }
     check
 }
@@ -76,36 +78,42 @@ impl Session {
             members: Vec::new(),
             dead: Vec::new(),
             cleaned: false,
+            removed: Vec::new(),
+            removed_files: 0,
             error: None,
         }
     }
 
-    /// A session that others are in: joins it to ask for its members.
-    fn in_use(facts: SessionFacts, clean: bool) -> Self {
-        let mut session = Self::of(facts);
-        let asked = session.open().and_then(|bus| {
-            session.cleaned = clean && bus.remove_dead()?.removed > 0;
-            bus.members()
-        });
-        match asked {
-            Ok((mut living, mut dead)) => {
-                living.retain(|&member| member != std::process::id());
-                for members in [&mut living, &mut dead] {
-                    // A process that opened several buses is there several times.
-                    members.sort_unstable();
-                    members.dedup();
-                }
-                (session.members, session.dead) = (living, dead);
-            }
-            Err(error) => session.error = Some(error.to_string()),
+    /// A session that others are in. Whoever joins it removes what the dead left, so it is only joined to do that.
+    fn in_use(facts: SessionFacts, fix: bool) -> Self {
+        let mut session = Self::of(facts.clone());
+        if let Err(error) = session.look_at_members(&facts, fix) {
+            session.error = Some(error.to_string());
         }
         session
     }
 
+    fn look_at_members(&mut self, facts: &SessionFacts, fix: bool) -> Result<(), SessionError> {
+        (self.members, self.dead) = each_once(facts.members()?);
+        if !fix {
+            return Ok(());
+        }
+        let bus = self.open()?;
+        let cleaned = bus.cleaned_on_opening();
+        let (_, still_dead) = each_once(facts.members()?);
+        if cleaned.removed > 0 {
+            self.removed = self.dead.iter().copied().filter(|pid| !still_dead.contains(pid)).collect();
+        }
+        self.removed_files = cleaned.stale_files;
+        self.cleaned = cleaned.removed + cleaned.stale_files > 0;
+        self.dead = still_dead;
+        Ok(())
+    }
+
     /// A session that nobody lives in: whoever enters it clears it, and the last one out removes it.
-    fn left(facts: SessionFacts, clean: bool) -> Self {
+    fn left(facts: SessionFacts, fix: bool) -> Self {
         let mut session = Self::of(facts);
-        if !clean {
+        if !fix {
             return session;
         }
         match session.open() {
@@ -147,8 +155,23 @@ impl Session {
         if !self.dead.is_empty() {
             state.push_str(&format!(", dead: {}", pids(&self.dead)));
         }
+        if !self.removed.is_empty() {
+            state.push_str(&format!(", removed what {} left", pids(&self.removed)));
+        }
+        if self.removed_files > 0 {
+            state.push_str(&format!(", removed {} of nobody", count(self.removed_files, "file", "files")));
+        }
         vec![self.name.clone(), state, count(self.files, "file", "files"), HumanBytes(self.bytes).to_string()]
     }
+}
+
+/// A process that opened several buses is a member several times.
+fn each_once((mut living, mut dead): (Vec<u32>, Vec<u32>)) -> (Vec<u32>, Vec<u32>) {
+    for members in [&mut living, &mut dead] {
+        members.sort_unstable();
+        members.dedup();
+    }
+    (living, dead)
 }
 
 #[cfg(test)]
@@ -165,6 +188,8 @@ mod tests {
             members: Vec::new(),
             dead: Vec::new(),
             cleaned: false,
+            removed: Vec::new(),
+            removed_files: 0,
             error: None,
         }
     }
@@ -173,7 +198,7 @@ mod tests {
     fn leftovers_are_told_with_what_to_do() {
         let check = check(&[session(true), session(false)]);
         assert_eq!(check.fact, "1 in use, 1 left by dead processes (2.00 KiB)");
-        assert!(check.status == Status::Warn && check.advice.unwrap().contains("--clean"));
+        assert!(check.status == Status::Warn && check.advice.unwrap().contains("--fix"));
         assert_eq!(session(false).row(), ["lab", "left by dead processes", "3 files", "2.00 KiB"]);
     }
 
@@ -182,6 +207,9 @@ mod tests {
         let half_dead = Session { members: vec![7], dead: vec![9, 11], ..session(true) };
         assert_eq!(half_dead.row()[1], "in use by 1 process (7), dead: 9, 11");
         assert_eq!(check(&[half_dead]).status, Status::Warn);
+        let fixed = Session { members: vec![7], cleaned: true, removed: vec![9], removed_files: 2, ..session(true) };
+        assert_eq!(fixed.row()[1], "in use by 1 process (7), removed what 9 left, removed 2 files of nobody");
+        assert_eq!(check(&[fixed]).status, Status::Ok);
     }
 
     #[test]

@@ -1,11 +1,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::backend::{self, Backend, BackendChoice, Places};
+use super::deaths::Deaths;
+use super::service_thread::ServiceThread;
 use super::session::{self, DEFAULT_SESSION, SESSION_VARIABLE, Session, SessionError, SessionFacts};
 use super::topics::{self, TopicInfo};
 use crate::control::ServiceBuilder;
-use crate::port::{Node, NodeError, TopicError};
+use crate::port::{Cleaned, Node, NodeError, TopicError};
 use crate::topic::TopicBuilder;
 
 /// This process's place in a session: where topics are opened. Cheap to clone; all clones are one member.
@@ -41,9 +44,10 @@ pub struct Bus {
     inner: Arc<BusInner>,
 }
 
-/// Dropped in the order of its fields: the node leaves while the session is still held.
+/// Dropped in the order of its fields: the thread ends, then the node leaves while the session is still held.
 #[derive(Debug)]
 pub(crate) struct BusInner {
+    service_thread: Option<ServiceThread>,
     pub(crate) node: Node,
     session: Session,
     backend: BackendChoice,
@@ -56,6 +60,7 @@ pub struct BusBuilder {
     session: Option<String>,
     backend: Option<Backend>,
     directory: Option<PathBuf>,
+    service_interval: Option<Duration>,
     quota_bytes: Option<u64>,
 }
 
@@ -78,6 +83,15 @@ pub struct CleanedUp {
     pub removed: usize,
     /// Dead processes whose objects could not be removed; another process may be at it.
     pub failed: usize,
+    /// Pools and connections that belonged to nobody any more and were removed.
+    pub stale_files: usize,
+}
+
+impl From<Cleaned> for CleanedUp {
+    fn from(cleaned: Cleaned) -> Self {
+        let Cleaned { removed, failed, stale_files } = cleaned;
+        Self { removed, failed, stale_files }
+    }
 }
 
 impl Bus {
@@ -121,14 +135,49 @@ impl Bus {
 
     /// Removes what killed processes left in the session: their ports, pools and registrations.
     ///
-    /// Happens by itself whenever a process joins or leaves. A process that runs for long among others that may be
-    /// killed calls it now and then.
+    /// Happens by itself whenever a process joins, opens a topic, or leaves. A process that runs for long among others
+    /// that may be killed calls it now and then, or has it done by a [service thread](BusBuilder::service_thread).
     ///
     /// # Errors
     /// [`SessionError`] if the session cannot be looked at.
     pub fn remove_dead(&self) -> Result<CleanedUp, SessionError> {
-        let (removed, failed) = self.inner.node.remove_dead().map_err(|error| self.inner.error(error))?;
-        Ok(CleanedUp { removed, failed })
+        let cleaned = self.inner.node.remove_dead().map_err(|error| self.inner.error(error))?;
+        Ok(cleaned.into())
+    }
+
+    /// What dead processes had left in the session and was removed when this bus was opened.
+    pub fn cleaned_on_opening(&self) -> CleanedUp {
+        self.inner.node.cleaned().into()
+    }
+
+    /// Follows the deaths of members of the session from now on.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::time::Duration;
+    /// # use tensorbus_transport::Bus;
+    /// let bus = Bus::builder().session("doc-deaths").service_thread(Duration::from_millis(50)).open()?;
+    /// let mut deaths = bus.deaths()?;
+    /// if let Some(death) = deaths.recv(Duration::from_millis(10))? {
+    ///     println!("process {} died", death.pid);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`SessionError`] if the session cannot be looked at. Each takes one of the inotify instances that the system
+    /// gives a user (`fs.inotify.max_user_instances`, often 128).
+    pub fn deaths(&self) -> Result<Deaths, SessionError> {
+        if !self.inner.is_ours() {
+            return Err(SessionError::Forked);
+        }
+        Deaths::follow(self.inner.clone())
+    }
+
+    /// The background thread of this bus, if it was opened with one.
+    pub fn service_thread(&self) -> Option<&ServiceThread> {
+        self.inner.service_thread.as_ref()
     }
 
     /// The topics of the session, by name.
@@ -223,6 +272,17 @@ impl BusBuilder {
         self
     }
 
+    /// Starts a background thread that looks after the session and the ports of this bus once in each interval, of at
+    /// least a millisecond: see [`ServiceThread`]. Default: none.
+    ///
+    /// One process of a session is enough to remove what killed ones leave; a publisher's history reaches late joiners
+    /// at once only where its own process has one. 100 ms is a good interval: a tick in which nothing has happened
+    /// takes some microseconds for each member and port.
+    pub fn service_thread(mut self, interval: Duration) -> Self {
+        self.service_interval = Some(interval);
+        self
+    }
+
     /// Joins the session.
     ///
     /// # Errors
@@ -242,7 +302,10 @@ impl BusBuilder {
         let name = if backend.backend == Backend::Local { session::local_name(&name) } else { name };
         let session = Session::enter(&backend.directory, &name)?;
         let node = Node::join(session.directory()).map_err(|error| session_error(session.directory(), error))?;
-        let inner = BusInner { node, session, backend };
+        let service_thread = self.service_interval.map(|interval| ServiceThread::start(&node, interval)).transpose();
+        let service_thread =
+            service_thread.map_err(|reason| SessionError::Io { path: session.directory().to_owned(), reason })?;
+        let inner = BusInner { service_thread, node, session, backend };
         if let Some(requested) = self.quota_bytes {
             let existing = inner.node.set_quota(requested).map_err(|error| inner.error(error))?;
             if existing != requested {
@@ -258,12 +321,16 @@ impl BusInner {
         self.session.is_ours()
     }
 
+    pub(crate) fn directory(&self) -> &Path {
+        self.session.directory()
+    }
+
     fn error(&self, error: NodeError) -> SessionError {
         session_error(self.session.directory(), error)
     }
 }
 
-fn session_error(directory: &Path, error: NodeError) -> SessionError {
+pub(super) fn session_error(directory: &Path, error: NodeError) -> SessionError {
     let path = directory.to_owned();
     match error {
         NodeError::PathTooLong => SessionError::PathTooLong { path },

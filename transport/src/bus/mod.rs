@@ -2,7 +2,9 @@
 
 mod backend;
 mod capabilities;
+mod deaths;
 mod handle;
+mod service_thread;
 mod session;
 mod topics;
 
@@ -10,7 +12,9 @@ pub use backend::{
     BACKEND_VARIABLE, Backend, BackendChoice, BackendError, ChosenBy, MIN_SHARED_MEMORY, NotChosen, PassedOver,
 };
 pub use capabilities::{Capabilities, ResourceLimit, SharedMemory};
+pub use deaths::{Death, Deaths};
 pub(crate) use handle::BusInner;
 pub use handle::{Bus, BusBuilder, CleanedUp, Quota};
+pub use service_thread::ServiceThread;
 pub use session::{DEFAULT_SESSION, MAX_SESSION_NAME, SESSION_VARIABLE, SessionError, SessionFacts};
 pub use topics::{PoolInfo, TopicInfo};

@@ -10,7 +10,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::backend::BackendError;
 use crate::os::{Deadline, Owned};
-use crate::port::hold_still;
+use crate::port::{hold_still, members_of};
 
 /// Session that a bus joins when neither the program nor the environment names one.
 pub const DEFAULT_SESSION: &str = "default";
@@ -127,6 +127,16 @@ pub struct SessionFacts {
     pub bytes: u64,
     /// Number of files.
     pub files: usize,
+}
+
+impl SessionFacts {
+    /// Process ids of the session's living members, and of dead ones whose objects are still there. Changes nothing.
+    ///
+    /// # Errors
+    /// [`SessionError`] if the session cannot be looked at.
+    pub fn members(&self) -> Result<(Vec<u32>, Vec<u32>), SessionError> {
+        members_of(&self.directory).map_err(|error| super::handle::session_error(&self.directory, error))
+    }
 }
 
 impl Session {

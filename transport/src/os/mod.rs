@@ -14,6 +14,7 @@ mod lease;
 mod mapped_file;
 mod mapping;
 mod memory;
+mod watch;
 
 pub(crate) use clock::{Deadline, monotonic_ns};
 pub(crate) use fork::{Forked, Owned};
@@ -22,3 +23,4 @@ pub(crate) use lease::is_used_elsewhere;
 pub(crate) use mapped_file::start_of_mapped_file;
 pub(crate) use mapping::Mapping;
 pub(crate) use memory::{page_size, populate_write, release_ranges, reserve, reserve_ranges};
+pub(crate) use watch::FileWatch;

@@ -31,7 +31,9 @@ use iceoryx2_cal::zero_copy_connection::{
     ZeroCopySender,
 };
 
-type StockSender = <Stock as ZeroCopyConnection>::Sender;
+use super::handshake;
+
+pub(super) type StockSender = <Stock as ZeroCopyConnection>::Sender;
 type StockReceiver = <Stock as ZeroCopyConnection>::Receiver;
 type StockBuilder = <Stock as ZeroCopyConnection>::Builder;
 
@@ -45,7 +47,8 @@ pub(crate) struct PatientConnection;
 
 #[derive(Debug)]
 pub(crate) struct PatientSender {
-    stock: StockSender,
+    /// The only share; `handshake.rs` looks at it while it lives.
+    stock: Arc<StockSender>,
     /// The subscriber has opened its side at some time: if it is not open now, it is gone.
     was_connected: Cell<bool>,
 }
@@ -122,7 +125,11 @@ impl Queues {
     pub(super) fn update(&mut self) {
         // A share that iceoryx2 dropped is a connection that it closed.
         self.0.retain(|queue| Arc::strong_count(&queue.0) > 1);
-        MADE.with_borrow_mut(|made| self.0.append(made));
+        MADE.with_borrow_mut(|made| {
+            made.retain(|queue| Arc::strong_count(&queue.0) > 1);
+            made.iter().for_each(|queue| handshake::say_open(&queue.0.0));
+            self.0.append(made);
+        });
     }
 }
 
@@ -261,8 +268,10 @@ impl Abandonable for PatientSender {
     unsafe fn abandon_in_place(mut this: NonNull<Self>) {
         // SAFETY: the caller hands over a value that nobody else uses.
         let this = unsafe { this.as_mut() };
-        // SAFETY: as for the whole, so for its only part that has something to abandon.
-        unsafe { StockSender::abandon_in_place(NonNull::from_mut(&mut this.stock)) };
+        let Some(stock) = NonNull::new(Arc::as_ptr(&this.stock).cast_mut()) else { return };
+        // SAFETY: as for the whole, so for its only part that has something to abandon: the pointer is to a live value, of which
+        // this is the only share, and whoever else knows it looks at it under the lock that the caller holds.
+        unsafe { StockSender::abandon_in_place(stock) };
     }
 }
 
@@ -427,7 +436,9 @@ impl ZeroCopyConnectionBuilder<PatientConnection> for PatientBuilder {
     }
 
     fn create_sender(self) -> Result<PatientSender, ZeroCopyCreationError> {
-        Ok(PatientSender { stock: self.0.create_sender()?, was_connected: Cell::new(false) })
+        let stock = Arc::new(self.0.create_sender()?);
+        handshake::note(&stock);
+        Ok(PatientSender { stock, was_connected: Cell::new(false) })
     }
 
     fn create_receiver(self) -> Result<SharedReceiver, ZeroCopyCreationError> {

@@ -3,23 +3,31 @@
 mod alone;
 mod connection;
 mod control;
+mod dead;
+mod death_log;
 mod growing;
+mod handshake;
 mod node;
 mod receiver;
 mod repair;
 mod sender;
 mod service;
 mod shield;
+mod stale;
+mod tended;
 mod topic;
 mod turn;
 mod wake;
 
 pub(crate) use control::{Asked, ClientPort, ServerPort};
 pub use control::{CallError, MAX_CONTROL_CLIENTS, ReplyError, RequestError, ServiceError};
-pub(crate) use node::{Node, NodeError};
+pub(crate) use dead::Cleaned;
+pub(crate) use death_log::DeathFollower;
+pub(crate) use node::{Node, NodeError, members_of};
 #[cfg(feature = "tokio")]
 pub(crate) use receiver::Asleep;
 pub(crate) use receiver::{ReceiveFailure, Received, Receiver};
+pub use sender::DRAIN_ON_DROP;
 pub(crate) use sender::{LoanFailure, SendFailure, Sender, Sending, Slot};
 pub(crate) use topic::{OpenTopic, TopicFacts, Wishes};
 pub use topic::{Overflow, TopicError, TopicSettings};

@@ -1,18 +1,21 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 
 use iceoryx2::node::{Node as IoxNode, NodeBuilder, NodeState, NodeView};
 use iceoryx2::prelude::{CallbackProgression, SignalHandlingMode};
 use iceoryx2::service::Service;
 use iceoryx2::service::static_config::messaging_pattern::MessagingPattern;
 
-use super::repair;
+use super::dead::{Cleaned, remove_all, remove_dead};
+use super::death_log::DeathLog;
 use super::service::{self, SessionService};
 use super::shield::shield;
-use super::topic::{self, OpenTopic};
-use super::turn::{Part, Turn, TurnError};
-use super::wake::{self, Ringer};
+use super::tended::Tended;
+use super::topic::OpenTopic;
+use super::turn::{LONGEST_WAIT, Part, Turn, TurnError};
+use super::wake::Ringer;
 use crate::os::Forked;
 use crate::pool::{self, PoolError};
 
@@ -24,6 +27,8 @@ pub(crate) struct Node {
     ringer: Arc<Ringer>,
     /// Topics that ports of this bus have open.
     topics: Mutex<HashMap<String, Weak<OpenTopic>>>,
+    tended: Arc<Tended>,
+    cleaned: Cleaned,
 }
 
 /// Why a session cannot be joined or looked at.
@@ -51,6 +56,9 @@ impl Node {
     pub(crate) fn join(directory: &Path) -> Result<Self, NodeError> {
         let config = service::config(directory).ok_or(NodeError::PathTooLong)?;
         let _turn = Turn::take(directory)?;
+        DeathLog::open_or_create(directory)
+            .map_err(|error| NodeError::Failed(format!("the file of deaths: {error}")))?;
+        let cleaned = remove_all(directory).unwrap_or_default();
         let node = shield(|| {
             NodeBuilder::new()
                 .config(&config)
@@ -59,13 +67,15 @@ impl Node {
         })
         .map_err(|panicked| NodeError::Failed(panicked.0))?
         .map_err(|error| NodeError::Failed(format!("{error:?}")))?;
-        let node = Part::new(node, directory);
         let ringer = Ringer::new().map_err(|error| NodeError::Failed(format!("a socket: {error}")))?;
-        let topics = Mutex::new(HashMap::new());
-        let joined = Self { node, directory: directory.to_owned(), ringer: Arc::new(ringer), topics };
-        // The only place where the dead are removed: iceoryx2 is told not to do it by the way.
-        joined.remove_dead()?;
-        Ok(joined)
+        Ok(Self {
+            node: Part::new(node, directory),
+            directory: directory.to_owned(),
+            ringer: Arc::new(ringer),
+            topics: Mutex::default(),
+            tended: Arc::default(),
+            cleaned,
+        })
     }
 
     pub(super) fn topics(&self) -> &Mutex<HashMap<String, Weak<OpenTopic>>> {
@@ -84,17 +94,32 @@ impl Node {
         &self.directory
     }
 
-    /// Removes what dead processes left. Returns how many of them were cleaned up and how many could not be.
-    pub(crate) fn remove_dead(&self) -> Result<(usize, usize), NodeError> {
-        let node = self.node.get()?;
+    /// The ports of this member.
+    pub(crate) fn tended(&self) -> &Arc<Tended> {
+        &self.tended
+    }
+
+    /// What was removed when this process joined.
+    pub(crate) fn cleaned(&self) -> Cleaned {
+        self.cleaned
+    }
+
+    /// Removes what dead processes left.
+    pub(crate) fn remove_dead(&self) -> Result<Cleaned, NodeError> {
+        self.node.get()?;
         let _turn = Turn::take(&self.directory)?;
-        let state = shield(|| node.try_cleanup_dead_nodes()).map_err(|panicked| NodeError::Failed(panicked.0))?;
-        if state.cleanups > 0 {
-            self.ringer.wake_all(&self.directory);
-            wake::remove_boards(&self.directory, |name| topic::exists(&self.directory, name));
+        remove_all(&self.directory)
+    }
+
+    /// What a service thread does, which neither owns nor borrows the node: waits for its turn no longer than `patience`.
+    pub(crate) fn janitor(&self, patience: Duration) -> impl Fn() + Send + 'static {
+        let (directory, tended) = (self.directory.clone(), self.tended.clone());
+        move || {
+            if let Err(error) = remove_dead(&directory, patience) {
+                tracing::debug!(?error, "could not look for dead processes; the next tick tries again");
+            }
+            tended.tend();
         }
-        repair::remove_wake_ups_of_nobody(&self.directory);
-        Ok((state.cleanups as usize, state.failed_cleanups as usize))
     }
 
     /// In a turn: whether the session's quota leaves `needed` bytes, if need be after the dead are cleaned up.
@@ -123,26 +148,8 @@ impl Node {
 
     /// Process ids of the members that live and of those that died.
     pub(crate) fn members(&self) -> Result<(Vec<u32>, Vec<u32>), NodeError> {
-        let node = self.node.get()?;
-        let (mut alive, mut dead) = (Vec::new(), Vec::new());
-        let pid = |details: &Option<iceoryx2::node::NodeDetails>| {
-            details.as_ref().map(|details| details.process_id().value() as u32)
-        };
-        let listed = shield(|| {
-            IoxNode::<SessionService>::list(node.config(), |state| {
-                match state {
-                    NodeState::Alive(view) => alive.extend(pid(view.details())),
-                    NodeState::Dead(view) => dead.extend(pid(view.details())),
-                    _ => {}
-                }
-                CallbackProgression::Continue
-            })
-        });
-        match listed {
-            Ok(Ok(())) => Ok((alive, dead)),
-            Ok(Err(error)) => Err(NodeError::Failed(format!("{error:?}"))),
-            Err(panicked) => Err(NodeError::Failed(panicked.0)),
-        }
+        self.node.get()?;
+        members_of(&self.directory)
     }
 
     /// Names of all publish-subscribe services of the session.
@@ -161,6 +168,45 @@ impl Node {
             Ok(Ok(())) => Ok(names),
             Ok(Err(error)) => Err(NodeError::Failed(format!("{error:?}"))),
             Err(panicked) => Err(NodeError::Failed(panicked.0)),
+        }
+    }
+}
+
+/// Process ids of a session's members that live and of those that died, for whom need not be one of them.
+pub(crate) fn members_of(directory: &Path) -> Result<(Vec<u32>, Vec<u32>), NodeError> {
+    let config = service::config(directory).ok_or(NodeError::PathTooLong)?;
+    let (mut alive, mut dead) = (Vec::new(), Vec::new());
+    let pid = |details: &Option<iceoryx2::node::NodeDetails>| {
+        details.as_ref().map(|details| details.process_id().value() as u32)
+    };
+    let listed = shield(|| {
+        IoxNode::<SessionService>::list(&config, |state| {
+            match state {
+                NodeState::Alive(view) => alive.extend(pid(view.details())),
+                NodeState::Dead(view) => dead.extend(pid(view.details())),
+                _ => {}
+            }
+            CallbackProgression::Continue
+        })
+    });
+    match listed {
+        Ok(Ok(())) => Ok((alive, dead)),
+        Ok(Err(error)) => Err(NodeError::Failed(format!("{error:?}"))),
+        Err(panicked) => Err(NodeError::Failed(panicked.0)),
+    }
+}
+
+/// Whoever joins, opens, or leaves removes what the dead left, if that is possible.
+pub(super) fn clean(directory: &Path) {
+    if let Err(error) = remove_dead(directory, LONGEST_WAIT) {
+        tracing::debug!(?error, "could not remove what dead processes left");
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if self.node.get().is_ok() {
+            clean(&self.directory);
         }
     }
 }

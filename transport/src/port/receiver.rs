@@ -18,6 +18,7 @@ use super::connection::Queues;
 use super::node::Node;
 use super::service::{Block64, Header, SessionService};
 use super::shield::shield;
+use super::tended::Tended;
 use super::topic::{OpenTopic, TopicError};
 use super::turn::{Part, Turn};
 use super::wake::Ear;
@@ -31,12 +32,15 @@ const LOOKS_BETWEEN: u32 = 16;
 /// under the same lock.
 #[derive(Debug)]
 pub(crate) struct Receiver<S> {
-    ports: Part<Mutex<Ports<S>>>,
+    /// The other share is in `tended`.
+    ports: Arc<Part<Mutex<Ports<S>>>>,
+    tended: Arc<Tended>,
+    tended_key: u64,
     /// The ear's descriptor: waiting must not hold the lock.
     wake_up: RawFd,
     topic: Arc<OpenTopic>,
     directory: PathBuf,
-    broken: AtomicBool,
+    broken: Arc<AtomicBool>,
     /// What the ports live in, and must not outlive.
     _home: Arc<dyn Any + Send + Sync>,
 }
@@ -93,7 +97,7 @@ impl From<Forked> for ReceiveFailure {
     }
 }
 
-impl<S> Receiver<S> {
+impl<S: Send + 'static> Receiver<S> {
     /// `home` is what `node` and `topic` live in: it is dropped after them.
     pub(crate) fn create(
         node: &Node,
@@ -120,18 +124,45 @@ impl<S> Receiver<S> {
         let wake_up = ear.as_fd().as_raw_fd();
         // SAFETY: used under the mutex that it goes into here.
         let subscriber = unsafe { Alone::new(subscriber) };
-        let ports =
-            Part::new(Mutex::new(Ports { subscriber, ear, sleepers: 0, queues, looks: 0, state }), node.directory());
+        let ports = Ports { subscriber, ear, sleepers: 0, queues, looks: 0, state };
+        let (ports, broken) = (Arc::new(Part::new(Mutex::new(ports), node.directory())), Arc::default());
+        let look = (Arc::clone(&ports), Arc::clone(&broken));
+        let tended_key = node.tended().add(move || tend(&look.0, &look.1));
         Ok(Arc::new(Self {
             ports,
+            tended: node.tended().clone(),
+            tended_key,
             wake_up,
             topic,
             directory: node.directory().to_owned(),
-            broken: AtomicBool::new(false),
+            broken,
             _home: home,
         }))
     }
+}
 
+/// Opens connections to new publishers, unless somebody uses the port: that one does it.
+fn tend<S>(ports: &Part<Mutex<Ports<S>>>, broken: &AtomicBool) {
+    let Ok(ports) = ports.get() else { return };
+    let Ok(mut ports) = ports.try_lock() else { return };
+    if broken.load(Ordering::Relaxed) {
+        return;
+    }
+    if shield(|| ports.subscriber.update_connections()).is_err() {
+        broken.store(true, Ordering::Relaxed);
+    }
+    ports.queues.update();
+}
+
+impl<S> Drop for Receiver<S> {
+    fn drop(&mut self) {
+        if self.ports.get().is_ok() {
+            self.tended.remove(self.tended_key);
+        }
+    }
+}
+
+impl<S> Receiver<S> {
     pub(crate) fn topic(&self) -> &OpenTopic {
         &self.topic
     }

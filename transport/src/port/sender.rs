@@ -3,9 +3,11 @@ use std::os::unix::fs::MetadataExt;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use iceoryx2::port::backpressure_strategy::BackpressureStrategy;
 use iceoryx2::port::publisher::{Publisher, PublisherCreateError};
+use iceoryx2::port::update_connections::UpdateConnections;
 use iceoryx2::port::{BackpressureAction, LoanError, SendError};
 use iceoryx2::prelude::AllocationStrategy;
 use iceoryx2::sample_mut::SampleMut;
@@ -13,9 +15,11 @@ use iceoryx2::sample_mut::SampleMut;
 use super::alone::Alone;
 use super::connection::Tally;
 use super::growing::{self, Growing};
+use super::handshake::Sides;
 use super::node::Node;
 use super::service::{Block64, Header, SessionService, pool_file};
 use super::shield::{Panicked, shield};
+use super::tended::Tended;
 use super::topic::{OpenTopic, Overflow, TopicError};
 use super::turn::{Part, Turn};
 use super::wake::{Board, Ringer};
@@ -23,17 +27,24 @@ use crate::os::{Forked, populate_write, reserve};
 use crate::pool::{MemoryFacts, PoolError, admit};
 use crate::wire::{EncodedLayout, Preamble};
 
+/// How long a publisher that is dropped waits for subscribers that have messages of it in their queue, and have not looked
+/// into it yet.
+pub const DRAIN_ON_DROP: Duration = Duration::from_secs(1);
+
 /// The sending side of a topic: a pool of slots, and the bells of its receivers.
 #[derive(Debug)]
 pub(crate) struct Sender {
-    ports: Part<Mutex<Ports>>,
+    /// The other share is in `tended`.
+    pub(super) ports: Arc<Part<Mutex<Ports>>>,
+    pub(super) tended: Arc<Tended>,
+    tended_key: u64,
     topic: String,
     slots: usize,
     blocks: usize,
     /// How the slots grow, unless all of them have all their memory from the beginning.
     growing: OnceLock<Growing>,
     counters: Counters,
-    broken: AtomicBool,
+    broken: Arc<AtomicBool>,
     /// What the ports live in, and must not outlive.
     _home: Arc<dyn Any + Send + Sync>,
 }
@@ -49,10 +60,11 @@ struct Counters {
 }
 
 #[derive(Debug)]
-struct Ports {
-    publisher: Alone<Publisher<SessionService, [Block64], Header>>,
-    board: Arc<Board>,
-    ringer: Arc<Ringer>,
+pub(super) struct Ports {
+    pub(super) publisher: Alone<Publisher<SessionService, [Block64], Header>>,
+    pub(super) board: Arc<Board>,
+    pub(super) ringer: Arc<Ringer>,
+    pub(super) sides: Alone<Sides>,
     /// Number of the next message: under the same lock as sending, so that numbers arrive in order.
     next_sequence: u64,
     /// The layout of the last loan: most publishers send the same one again and again.
@@ -135,18 +147,27 @@ impl Sender {
         let turn = Turn::take(node.directory()).map_err(|error| topic.failed(error))?;
         node.admit_to_quota(needed)?;
         let publisher = create_publisher(topic, slots, blocks, counters.refused.clone())?;
+        let mut sides = Sides::default();
+        sides.update();
         // SAFETY: used under the mutex that it goes into here.
         let publisher = unsafe { Alone::new(publisher) };
+        // SAFETY: as for the publisher, whose connections they are.
+        let sides = unsafe { Alone::new(sides) };
         let (board, ringer) = (topic.services.get()?.board.clone(), node.ringer().clone());
-        let ports = Ports { publisher, board, ringer, next_sequence: 0, last_layout: None };
+        let ports = Ports { publisher, board, ringer, sides, next_sequence: 0, last_layout: None };
+        let (ports, broken) = (Arc::new(Part::new(Mutex::new(ports), node.directory())), Arc::default());
+        let look = (Arc::clone(&ports), Arc::clone(&broken));
+        let tended_key = node.tended().add(move || tend(&look.0, &look.1));
         let sender = Arc::new(Self {
-            ports: Part::new(Mutex::new(ports), node.directory()),
+            ports,
+            tended: node.tended().clone(),
+            tended_key,
             topic: topic.name().to_owned(),
             slots,
             blocks,
             growing: OnceLock::new(),
             counters,
-            broken: AtomicBool::new(false),
+            broken,
             _home: home,
         });
         if grows {
@@ -274,12 +295,12 @@ impl Sender {
         Ok(Sending { ports: self.ports.get()?.lock().unwrap_or_else(PoisonError::into_inner), sender: self })
     }
 
-    fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self) -> Result<(), String> {
         if self.broken.load(Ordering::Relaxed) { Err("the port broke at an earlier call".to_owned()) } else { Ok(()) }
     }
 
     #[cold]
-    fn give_up(&self, panicked: Panicked) -> String {
+    pub(super) fn give_up(&self, panicked: Panicked) -> String {
         self.broken.store(true, Ordering::Relaxed);
         panicked.0
     }
@@ -398,6 +419,7 @@ impl Slot {
             Ok(Err(error)) => Err(SendFailure::Broken(format!("{error:?}"))),
             Err(panicked) => Err(SendFailure::Broken(sender.give_up(panicked))),
         };
+        ports.sides.update();
         if sent != Ok(0) {
             ports.board.ring(&ports.ringer);
         }
@@ -407,6 +429,38 @@ impl Slot {
             increment(&counters.unheard);
         }
         sent
+    }
+}
+
+/// Gives late joiners their history, unless somebody uses the port: that one does it.
+fn tend(ports: &Part<Mutex<Ports>>, broken: &AtomicBool) {
+    let Ok(ports) = ports.get() else { return };
+    let Ok(mut ports) = ports.try_lock() else { return };
+    if broken.load(Ordering::Relaxed) {
+        return;
+    }
+    let updated = shield(|| ports.publisher.update_connections());
+    if updated.is_err() {
+        broken.store(true, Ordering::Relaxed);
+    }
+    if ports.sides.update() {
+        ports.board.ring(&ports.ringer);
+    }
+}
+
+impl Drop for Sender {
+    /// Nothing that was delivered is lost: waits for subscribers that have not opened their side.
+    fn drop(&mut self) {
+        if self.ports.get().is_err() {
+            return;
+        }
+        if self.published() > self.unheard() || self.failed() > 0 {
+            let waited = self.wait_for_sides(DRAIN_ON_DROP, |sides| sides.closed == 0);
+            if let Ok((sides, false)) = waited {
+                tracing::warn!(topic = self.topic, subscribers = sides.closed, "they may lose the last messages");
+            }
+        }
+        self.tended.remove(self.tended_key);
     }
 }
 

@@ -100,11 +100,11 @@ pub(crate) fn config(directory: &Path) -> Option<Config> {
     config.global.set_root_path(&root);
     config.global.prefix = file_name(PREFIX)?;
     config.global.service.data_segment_suffix = file_name(POOL_SUFFIX)?;
-    // `Node::remove_dead` does it, and what goes with it.
+    config.defaults.publish_subscribe.subscriber_expired_connection_buffer = HELD_AFTER_DEATH;
+    // `dead.rs` does it, and tells the deaths.
     config.global.node.cleanup_dead_nodes_on_creation = false;
     config.global.node.cleanup_dead_nodes_on_destruction = false;
     config.global.service.cleanup_dead_nodes_on_open = false;
-    config.defaults.publish_subscribe.subscriber_expired_connection_buffer = HELD_AFTER_DEATH;
     Some(config)
 }
 

@@ -11,7 +11,7 @@ use iceoryx2::service::builder::publish_subscribe::PublishSubscribeOpenError;
 use iceoryx2::service::messaging_pattern::MessagingPattern;
 use iceoryx2::service::port_factory::{PortFactory as _, publish_subscribe};
 
-use super::node::Node;
+use super::node::{Node, clean};
 use super::service::{self, Block64, Header, SessionService};
 use super::shield::shield;
 use super::turn::{Part, Turn};
@@ -279,9 +279,7 @@ impl OpenTopic {
         let settings = wishes.or_default()?;
         node.get()?;
         // Places and names that the dead still have are free again.
-        if let Err(error) = node.remove_dead() {
-            tracing::warn!(?error, "could not remove what dead processes left");
-        }
+        clean(node.directory());
         let mut open = node.topics().lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(topic) = open.get(name).and_then(Weak::upgrade) {
             wishes.verify(name, &topic.settings)?;

@@ -24,7 +24,7 @@ use crate::pool::settle_session;
 /// The file that is locked. It holds the process id of the one whose turn it is, zero between turns.
 const TURN_FILE: &str = ".turn";
 /// Longest wait for a turn. One takes less than a millisecond; making room for a large pool may take seconds.
-const LONGEST_WAIT: Duration = Duration::from_secs(20);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(20);
 /// Longest pause between two tries.
 const LONGEST_NAP: Duration = Duration::from_millis(1);
 
@@ -39,6 +39,7 @@ pub(crate) enum TurnError {
     /// Another process takes too long.
     Busy {
         pid: u32,
+        waited: Duration,
     },
     Io(io::Error),
 }
@@ -46,8 +47,8 @@ pub(crate) enum TurnError {
 impl std::fmt::Display for TurnError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Busy { pid } => {
-                write!(f, "process {pid} is in the middle of changing the session for {LONGEST_WAIT:?}; is it stopped?")
+            Self::Busy { pid, waited } => {
+                write!(f, "process {pid} is in the middle of changing the session for {waited:?}; is it stopped?")
             }
             Self::Io(error) => write!(f, "{TURN_FILE}: {error}"),
         }
@@ -64,6 +65,11 @@ pub(crate) struct Turn {
 impl Turn {
     /// Waits for the turn, and repairs what was left by one who died in theirs.
     pub(crate) fn take(directory: &Path) -> Result<Self, TurnError> {
+        Self::take_within(directory, LONGEST_WAIT)
+    }
+
+    /// The same with another longest wait.
+    pub(crate) fn take_within(directory: &Path, longest_wait: Duration) -> Result<Self, TurnError> {
         if MINE.with_borrow(|mine| mine.iter().any(|path| path == directory)) {
             return Ok(Self { locked: None });
         }
@@ -74,7 +80,7 @@ impl Turn {
             .write(true)
             .open(directory.join(TURN_FILE))
             .map_err(TurnError::Io)?;
-        lock(&file)?;
+        lock(&file, longest_wait)?;
         let before = read_pid(&file);
         file.write_all_at(&std::process::id().to_ne_bytes(), 0).map_err(TurnError::Io)?;
         MINE.with_borrow_mut(|mine| mine.push(directory.to_owned()));
@@ -99,7 +105,7 @@ pub(crate) fn hold_still(directory: &Path) -> Option<File> {
         return None;
     }
     let file = File::open(directory.join(TURN_FILE)).ok()?;
-    lock(&file).ok()?;
+    lock(&file, LONGEST_WAIT).ok()?;
     Some(file)
 }
 
@@ -117,8 +123,13 @@ impl Drop for Turn {
     }
 }
 
-fn lock(file: &File) -> Result<(), TurnError> {
-    let deadline = Deadline::after(LONGEST_WAIT);
+/// Whether nobody is in a turn, and nobody died in one.
+pub(super) fn is_between_turns(directory: &Path) -> bool {
+    File::open(directory.join(TURN_FILE)).map_or(true, |file| read_pid(&file) == 0)
+}
+
+fn lock(file: &File, longest_wait: Duration) -> Result<(), TurnError> {
+    let deadline = Deadline::after(longest_wait);
     let mut nap = Duration::from_micros(10);
     loop {
         match flock(file, FlockOperation::NonBlockingLockExclusive) {
@@ -127,7 +138,7 @@ fn lock(file: &File) -> Result<(), TurnError> {
             Err(errno) => return Err(TurnError::Io(errno.into())),
         }
         if deadline.left().is_none() {
-            return Err(TurnError::Busy { pid: read_pid(file) });
+            return Err(TurnError::Busy { pid: read_pid(file), waited: longest_wait });
         }
         std::thread::sleep(nap);
         nap = (2 * nap).min(LONGEST_NAP);
@@ -157,6 +168,10 @@ impl<T> Part<T> {
     #[inline]
     pub(crate) fn get(&self) -> Result<&T, Forked> {
         self.value.get()
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
     }
 }
 

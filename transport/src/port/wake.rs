@@ -197,9 +197,8 @@ impl Ringer {
         }
     }
 
-    /// In a turn, after processes were found dead: wakes all, in case one died between sending a message and ringing, and
-    /// removes the sockets that nobody listens to.
-    pub(super) fn wake_all(&self, directory: &Path) {
+    /// In a turn. Wakes everybody, and removes the sockets that nobody listens to.
+    fn wake_all(&self, directory: &Path) {
         let folder = directory.join(FOLDER);
         for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
             if entry.path().extension().is_none_or(|ending| ending != &SOCKET[1..]) {
@@ -214,10 +213,15 @@ impl Ringer {
     }
 }
 
-/// In a turn. Removes the boards of topics that nobody has.
-pub(super) fn remove_boards(directory: &Path, exists: impl Fn(&str) -> bool) {
+/// In a turn, after dead processes were removed: wakes all, in case one died between sending a message and ringing, and removes
+/// the boards of topics that nobody has any more.
+pub(super) fn after_deaths(directory: &Path) {
+    match Ringer::new() {
+        Ok(ringer) => ringer.wake_all(directory),
+        Err(error) => tracing::warn!(%error, "no socket to wake those with that may wait for a dead process"),
+    }
     for topic in Board::topics(directory) {
-        if !exists(&topic) {
+        if !topic::exists(directory, &topic) {
             Board::remove(directory, &topic);
         }
     }
