@@ -220,6 +220,66 @@ fn a_service_has_one_server_and_a_bounded_number_of_clients() {
     assert!(bus.service("health").server().is_ok());
 }
 
+/// Boards of bells that lie in the session.
+fn boards(session: &Session) -> Vec<String> {
+    let files = session.files();
+    let boards = files.iter().filter(|path| path.extension().is_some_and(|ending| ending == "bells"));
+    boards.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect()
+}
+
+/// FR-009: what wakes goes with who is woken, living or killed; and a topic of the same name has its own.
+#[test]
+fn a_service_and_a_topic_of_one_name_wake_apart() {
+    let session = Session::new();
+    let bus = session.bus();
+    let subscriber = bus.topic("a/b").subscriber().unwrap();
+    let publisher = bus.topic("a/b").publisher().unwrap();
+    let server = bus.service("a/b").server().unwrap();
+    assert_eq!(boards(&session), ["control:a:b.bells", "topic:a:b.bells"]);
+    drop(server);
+    assert_eq!(boards(&session), ["topic:a:b.bells"]);
+    let mut node = session.node("control-serve", &["a/b"]);
+    node.expect("serving");
+    assert_eq!(boards(&session).len(), 2);
+    node.kill();
+    bus.remove_dead().unwrap();
+    assert_eq!(boards(&session), ["topic:a:b.bells"]);
+    publisher.publish_copy(&[1u8], &[1]).unwrap();
+    assert!(subscriber.recv(PATIENCE).is_ok());
+}
+
+/// What this process takes away from the mode of every file that it makes.
+fn umask() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    status.lines().find(|line| line.starts_with("Umask:")).unwrap().to_owned()
+}
+
+/// FR-009: in sessions of their own, so that the threads do not take turns. A socket that iceoryx2 makes changes the umask for a
+/// moment, and for ever if two threads make one at the same time.
+#[test]
+fn servers_made_by_threads_leave_the_umask_alone() {
+    let before = umask();
+    let sessions = [Session::new(), Session::new(), Session::new(), Session::new()];
+    let start = std::sync::Barrier::new(sessions.len());
+    let make = |session: &Session| {
+        let bus = session.bus();
+        let made = (0..25).map(|_| {
+            start.wait();
+            let server = bus.service("health").server();
+            (server.err().map(|error| error.to_string()), umask())
+        });
+        made.collect::<Vec<_>>()
+    };
+    let made: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = sessions.iter().map(|session| scope.spawn(|| make(session))).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    for after_each in made {
+        assert_eq!(after_each, (None, before.clone()));
+    }
+    assert_eq!(umask(), before);
+}
+
 #[test]
 fn illegal_names_are_refused() {
     let session = Session::new();

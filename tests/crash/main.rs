@@ -140,12 +140,12 @@ impl Survivor {
             self.bus.members().unwrap() == me
         });
         self.work();
-        let slots = 2 * ANSWER_SLOTS;
-        let all: Vec<_> = (0..slots).map(|_| self.answers.loan(Dtype::U64, &[ANSWER]).unwrap()).collect();
-        drop(all);
         let topics = self.bus.topics().unwrap();
         let names: Vec<_> = topics.iter().map(|topic| (&*topic.name, topic.publishers(), topic.subscribers)).collect();
         assert_eq!(names, [("answers", 1, 1), ("numbers", 0, 1)]);
+        let slots = 2 * ANSWER_SLOTS;
+        let all: Vec<_> = (0..slots).map(|_| self.answers.loan(Dtype::U64, &[ANSWER]).unwrap()).collect();
+        drop(all);
         let publisher = self.bus.topic("numbers").slot_bytes(64).publisher().unwrap();
         let mut hello = publisher.loan(Dtype::U64, &[2]).unwrap();
         sealed::seal(hello.view_mut().unwrap(), u64::MAX);

@@ -91,14 +91,19 @@ impl ControlServer {
     /// [`RequestError::Timeout`] if none came, others if the port does not work any more.
     pub fn recv(&self, timeout: Duration) -> Result<ControlRequest, RequestError> {
         let deadline = Deadline::after(timeout);
+        if let Some(asked) = self.port.receive()? {
+            return Ok(ControlRequest { asked });
+        }
         loop {
+            // What is asked from here on wakes; what came before is in the queue.
+            let waiting = self.port.lie_down()?;
             if let Some(asked) = self.port.receive()? {
                 return Ok(ControlRequest { asked });
             }
             let Some(left) = deadline.left() else {
                 return Err(RequestError::Timeout { service: self.name().to_owned(), waited: timeout });
             };
-            self.port.wait(left)?;
+            waiting.wait(left)?;
         }
     }
 

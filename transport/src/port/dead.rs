@@ -14,7 +14,7 @@ use super::service::{self, SessionService};
 use super::shield::shield;
 use super::stale::remove_stale_files;
 use super::turn::{Turn, is_between_turns};
-use super::{repair, wake};
+use super::wake;
 
 /// For another thread of this process that is cleaning another session: iceoryx2 lets only one clean at a time.
 const PATIENCE_WITH_THREADS: Duration = Duration::from_millis(20);
@@ -44,7 +44,6 @@ pub(super) fn remove_dead(directory: &Path, longest_wait: Duration) -> Result<Cl
 pub(super) fn remove_all(directory: &Path) -> Result<Cleaned, NodeError> {
     let config = service::config(directory).ok_or(NodeError::PathTooLong)?;
     let cleaned = remove_dead_nodes(directory, &config)?;
-    repair::remove_wake_ups_of_nobody(directory);
     Ok(Cleaned { stale_files: remove_stale_files(directory), ..cleaned })
 }
 

@@ -11,7 +11,6 @@ use iceoryx2::port::update_connections::UpdateConnections;
 use iceoryx2::prelude::{CallbackProgression, PayloadHeader};
 use iceoryx2::sample::Sample;
 use iceoryx2::service::port_factory::PortFactory as _;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::alone::Alone;
 use super::connection::Queues;
@@ -21,7 +20,7 @@ use super::shield::shield;
 use super::tended::Tended;
 use super::topic::{OpenTopic, TopicError};
 use super::turn::{Part, Turn};
-use super::wake::Ear;
+use super::wake::{self, Ear};
 use crate::os::{Forked, keep_from_children};
 use crate::wire::Preamble;
 
@@ -110,7 +109,7 @@ impl<S: Send + 'static> Receiver<S> {
             topic: topic.name().to_owned(),
             limit: topic.settings().max_subscribers,
         };
-        let ear = Ear::new(&topic.services.get()?.board)
+        let ear = Ear::new(&topic.services.get()?.board, 0..topic.settings().max_subscribers)
             .map_err(|error| topic.failed(format!("a socket to be woken by: {error}")))?
             .ok_or_else(too_many)?;
         let created = shield(|| topic.services.get().map(|services| services.pub_sub.subscriber_builder().create()));
@@ -191,12 +190,7 @@ impl<S> Receiver<S> {
     /// Sleeps until a wake-up is pending or the time is over. Returns whether one is pending.
     pub(crate) fn wait(&self, bound: Duration) -> Result<bool, ReceiveFailure> {
         self.ports.get()?;
-        let timeout = Timespec { tv_sec: bound.as_secs() as i64, tv_nsec: bound.subsec_nanos().into() };
-        match poll(&mut [PollFd::from_borrowed_fd(self.as_fd(), PollFlags::IN)], Some(&timeout)) {
-            Ok(ready) => Ok(ready > 0),
-            Err(rustix::io::Errno::INTR) => Ok(false),
-            Err(error) => Err(ReceiveFailure::Broken(format!("poll: {error}"))),
-        }
+        wake::wait(self.as_fd(), bound).map_err(|errno| ReceiveFailure::Broken(format!("poll: {errno}")))
     }
 
     /// Lies down: from here on, a message wakes. Whoever does look for messages once more before waiting.

@@ -24,33 +24,9 @@ const MONITOR_IN_MAKING: u32 = 0o200;
 const SERVICE: &str = ".service";
 const SERVICE_MADE: u32 = 0o400;
 
-/// Endings of the files by which a listener is woken, and of the mark by which a node says that a port is its own.
-const WAKE_UP: [&str; 2] = [".event", ".event_mgmt"];
-const PORT_TAG: &str = ".port_tag";
-
 pub(super) fn remove_half_made(directory: &Path) {
     remove_half_made_nodes(&directory.join("nodes"));
     remove_half_made_services(directory);
-}
-
-/// A listener has a mark in its node's directory as long as its files are there. iceoryx2 leaves the files and removes the
-/// mark of one whose process died before it was registered: what nobody has marked is nobody's.
-///
-/// In a turn: no living process is between the two.
-pub(super) fn remove_wake_ups_of_nobody(directory: &Path) {
-    let nodes = directory.join("nodes");
-    let tags: BTreeSet<String> = names(&nodes)
-        .iter()
-        .flat_map(|node| names(&nodes.join(node)))
-        .filter_map(|name| Some(name.strip_prefix(service::PREFIX)?.strip_suffix(PORT_TAG)?.to_owned()))
-        .collect();
-    for name in names(directory) {
-        let Some(stem) = WAKE_UP.iter().find_map(|ending| name.strip_suffix(ending)) else { continue };
-        let port = stem.rsplit_once('_').map_or(stem, |(_, port)| port);
-        if !tags.contains(port) {
-            remove_file(&directory.join(&name));
-        }
-    }
 }
 
 /// A node has a directory of details and three files that tell whether it lives. The details come first and go first.
@@ -102,7 +78,6 @@ fn remove_half_made_services(directory: &Path) {
             MessagingPattern::PublishSubscribe(_) => {
                 iceoryx2::service::messaging_pattern::MessagingPattern::PublishSubscribe
             }
-            MessagingPattern::Event(_) => iceoryx2::service::messaging_pattern::MessagingPattern::Event,
             MessagingPattern::RequestResponse(_) => {
                 iceoryx2::service::messaging_pattern::MessagingPattern::RequestResponse
             }
@@ -179,19 +154,5 @@ mod tests {
         assert!(nodes.join("1").join("tb_8.port_tag").exists());
         assert_eq!(left, ["1", "tb_1.node_monitor", "tb_1.node_monitor_context", "tb_1.node_monitor_owner_lock"]);
         assert!(names(&services).is_empty());
-    }
-
-    #[test]
-    fn wake_ups_that_nobody_has_marked_go() {
-        let directory = tempfile::tempdir().unwrap();
-        let node = directory.path().join("nodes").join("1");
-        fs::create_dir_all(&node).unwrap();
-        fs::write(node.join("tb_77.port_tag"), "").unwrap();
-        let files = ["tb_77.event", "tb_abc_77.event_mgmt", "tb_7.event", "tb_abc_7.event_mgmt", "tb_abc_7.pool"];
-        let _ = files.map(|name| fs::write(directory.path().join(name), "").unwrap());
-        remove_wake_ups_of_nobody(directory.path());
-        let mut left = names(directory.path());
-        left.sort();
-        assert_eq!(left, ["nodes", "tb_77.event", "tb_abc_7.pool", "tb_abc_77.event_mgmt"]);
     }
 }

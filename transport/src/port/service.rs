@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use iceoryx2::config::Config;
 use iceoryx2::service::Service;
 use iceoryx2::service::internal::ServiceInternal;
+use iceoryx2::service::messaging_pattern::MessagingPattern;
+use iceoryx2::service::service_name::ServiceName;
 use iceoryx2::unique_id_generator::unique_system_id::UniqueSystemId;
 use iceoryx2_bb_container::semantic_string::SemanticString;
 use iceoryx2_bb_elementary_traits::testing::abandonable::Abandonable;
@@ -25,6 +27,7 @@ use iceoryx2_cal::{
 };
 
 use super::connection::PatientConnection;
+use super::shield::shield;
 use crate::pool::POOL_SUFFIX;
 use crate::wire::Preamble;
 
@@ -51,6 +54,7 @@ impl Service for SessionService {
     type ResizableSharedMemory =
         resizable_shared_memory::dynamic::DynamicMemory<PoolAllocator, shared_memory::file::Memory<PoolAllocator>>;
     type Connection = PatientConnection;
+    /// iceoryx2 wants a type; nothing makes an event service (`wake.rs`).
     type Event = GenericUnixDatagramSocketTrigger<
         RelocatableCountingBitSet,
         dynamic_storage::file::Storage<State<RelocatableCountingBitSet, ()>>,
@@ -106,6 +110,16 @@ pub(crate) fn config(directory: &Path) -> Option<Config> {
     config.global.node.cleanup_dead_nodes_on_destruction = false;
     config.global.service.cleanup_dead_nodes_on_open = false;
     Some(config)
+}
+
+/// Whether anybody has the service, living or dead. What it is called says what it carries: a topic and a control service have no
+/// name in common.
+pub(super) fn exists(directory: &Path, service: &str) -> bool {
+    let (Ok(service), Some(config)) = (ServiceName::new(service), config(directory)) else { return false };
+    [MessagingPattern::PublishSubscribe, MessagingPattern::RequestResponse].into_iter().any(|pattern| {
+        // What cannot be looked at may exist.
+        !matches!(shield(|| SessionService::does_exist(&service, &config, pattern)), Ok(Ok(false)))
+    })
 }
 
 /// The file that holds the pool of a publisher. iceoryx2 puts a hash of its types between prefix and number.

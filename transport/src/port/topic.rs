@@ -1,18 +1,15 @@
 use std::fmt;
-use std::path::Path;
 use std::str::FromStr;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use iceoryx2::prelude::CallbackProgression;
-use iceoryx2::service::Service as _;
 use iceoryx2::service::attribute::{AttributeKey, AttributeSet, AttributeSpecifier, AttributeValue};
 use iceoryx2::service::builder::publish_subscribe::PublishSubscribeOpenError;
-use iceoryx2::service::messaging_pattern::MessagingPattern;
 use iceoryx2::service::port_factory::{PortFactory as _, publish_subscribe};
 
 use super::node::{Node, clean};
-use super::service::{self, Block64, Header, SessionService};
+use super::service::{Block64, Header, SessionService};
 use super::shield::shield;
 use super::turn::{Part, Turn};
 use super::wake::Board;
@@ -291,7 +288,8 @@ impl OpenTopic {
         let (pub_sub, is_new) = open_or_create_pub_sub(node, name, &settings)?;
         let settings = read_settings(name, &pub_sub)?;
         wishes.verify(name, &settings)?;
-        let board = Board::open(node.directory(), name, settings.max_subscribers, is_new)
+        let service = service_name(name)?;
+        let board = Board::open(node.directory(), service.as_str(), settings.max_subscribers, is_new)
             .map_err(|error| failed(name, format!("the board of its bells: {error}")))?;
         let services = Part::new(Services { pub_sub, board: Arc::new(board) }, node.directory());
         let topic = Arc::new(Self { services, name: name.to_owned(), settings });
@@ -375,14 +373,6 @@ fn open_or_create_pub_sub(node: &Node, name: &str, settings: &TopicSettings) -> 
     })
     .map_err(|panicked| failed(name, panicked.0))??;
     created.map(|service| (service, true)).map_err(|error| failed(name, format!("{error:?}")))
-}
-
-/// Whether anybody has the topic, living or dead.
-pub(super) fn exists(directory: &Path, name: &str) -> bool {
-    let (Ok(service), Some(config)) = (service_name(name), service::config(directory)) else { return false };
-    // What cannot be looked at may exist.
-    let found = shield(|| SessionService::does_exist(&service, &config, MessagingPattern::PublishSubscribe));
-    !matches!(found, Ok(Ok(false)))
 }
 
 fn read_settings(name: &str, pub_sub: &PubSub) -> Result<TopicSettings, TopicError> {

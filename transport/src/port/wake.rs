@@ -1,12 +1,15 @@
-//! How receivers that sleep are woken: a board of bells for each topic, and a socket for each receiver.
+//! How receivers that sleep are woken: a board of bells for each service, and a socket for each receiver.
 //!
-//! iceoryx2's events would do it too, for eight descriptors a topic and a system call for most messages. Here a topic costs a small
+//! A service is a topic, whose subscribers are woken, or a control service, whose server and clients wake each other.
+//!
+//! iceoryx2's events would do it too, for eight descriptors a service and a system call for most messages; and each listener changes
+//! the umask of the whole process for a moment, for ever if two threads make one at the same time. Here a service costs a small
 //! file, which is mapped and closed, a receiver one socket, and all senders of a bus share one. Nobody is sent a datagram
 //! who is awake: `ring/bell.rs` says how that is known.
 //!
 //! ```text
-//! board    wake/TOPIC.bells, "/" in the name written ":"; places of 64 bytes, as many as the topic can have subscribers, one more
-//!          in front whose first word counts the places that were ever taken
+//! board    wake/SERVICE.bells, "/" in the name written ":"; places of 64 bytes, as many as the service can have receivers, one more
+//!          in front, whose `taken` counts the places up to the last that was ever taken
 //! place    0  bell     u32
 //!          4  taken    u32   1 while a receiver has it
 //!          8  socket   u64   its socket is wake/SOCKET.ear, in hexadecimal
@@ -18,19 +21,22 @@ use std::collections::hash_map::RandomState;
 use std::fs::File;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, connect, recv, sendto,
     socket_with,
 };
 
-use super::topic;
+use super::service;
 use crate::os::{Mapping, reserve};
 use crate::ring::Bell;
 
@@ -49,13 +55,14 @@ struct Place {
     socket: AtomicU64,
 }
 
-/// The bells of a topic.
+/// The bells of a service.
 #[derive(Debug)]
 pub(super) struct Board {
     mapping: Mapping,
     places: usize,
     folder: PathBuf,
-    topic: String,
+    /// As iceoryx2 calls it.
+    service: String,
 }
 
 /// A receiver's place and socket.
@@ -74,11 +81,11 @@ pub(super) struct Ringer {
 }
 
 impl Board {
-    /// In a turn. Opens a topic's board, and makes it if `is_new`: then what lies there is of an earlier topic of that name.
-    pub(super) fn open(directory: &Path, topic: &str, subscribers: usize, is_new: bool) -> io::Result<Self> {
+    /// In a turn. Opens a service's board, and makes it if `is_new`: then what lies there is of an earlier service of that name.
+    pub(super) fn open(directory: &Path, service: &str, places: usize, is_new: bool) -> io::Result<Self> {
         let folder = directory.join(FOLDER);
-        let path = board_path(directory, topic);
-        let len = (subscribers + 1) * size_of::<Place>();
+        let path = board_path(directory, service);
+        let len = (places + 1) * size_of::<Place>();
         if is_new {
             std::fs::create_dir_all(&folder)?;
             remove_if_there(&path)?;
@@ -87,27 +94,33 @@ impl Board {
             reserve(&path)?;
         }
         let file = File::options().read(true).write(true).open(&path)?;
-        Ok(Self { mapping: Mapping::new(&file, len)?, places: subscribers, folder, topic: topic.to_owned() })
+        Ok(Self { mapping: Mapping::new(&file, len)?, places, folder, service: service.to_owned() })
     }
 
-    /// In a turn, once nobody has the topic any more.
-    pub(super) fn remove(directory: &Path, topic: &str) {
-        let _ = remove_if_there(&board_path(directory, topic));
+    /// In a turn, once nobody has the service any more.
+    fn remove(directory: &Path, service: &str) {
+        let _ = remove_if_there(&board_path(directory, service));
         // Goes with the last board and socket.
         let _ = std::fs::remove_dir(directory.join(FOLDER));
     }
 
-    /// Topics that have a board.
-    pub(super) fn topics(directory: &Path) -> Vec<String> {
+    /// Services that have a board.
+    fn services(directory: &Path) -> Vec<String> {
         let entries = std::fs::read_dir(directory.join(FOLDER)).into_iter().flatten().flatten();
         entries.filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(BOARD)?.replace(':', "/"))).collect()
     }
 
-    /// After something was put into the queues of the topic's receivers.
+    /// After something was put into the queues of all the service's receivers.
     #[inline]
     pub(super) fn ring(&self, ringer: &Ringer) {
+        self.ring_those(0..self.places, ringer);
+    }
+
+    /// After something was put into the queues of the receivers in these places.
+    #[inline]
+    pub(super) fn ring_those(&self, places: Range<usize>, ringer: &Ringer) {
         Bell::order();
-        for place in self.ever_taken() {
+        for place in self.ever_taken(places) {
             if let Some(ring) = place.bell.sleeper() {
                 ringer.send(&self.folder, place.socket.load(Ordering::Relaxed));
                 place.bell.rung(ring);
@@ -125,17 +138,18 @@ impl Board {
         unsafe { place.as_ref() }
     }
 
-    fn ever_taken(&self) -> impl Iterator<Item = &Place> {
+    fn ever_taken(&self, places: Range<usize>) -> impl Iterator<Item = &Place> {
         // The number lies in shared memory: it counts for no more than there is.
         let taken = self.place(0).taken.load(Ordering::Acquire) as usize;
-        (1..=taken.min(self.places)).map(|index| self.place(index))
+        (places.start..places.end.min(taken).min(self.places)).map(|index| self.place(index + 1))
     }
 }
 
 impl Ear {
-    /// In a turn. Takes a place of the board; `None` if all are taken by living receivers.
-    pub(super) fn new(board: &Arc<Board>) -> io::Result<Option<Self>> {
-        let Some(index) = (1..=board.places).find(|&index| board.is_free(index)) else { return Ok(None) };
+    /// In a turn. Takes one of these places of the board; `None` if all are taken by living receivers.
+    pub(super) fn new(board: &Arc<Board>, places: Range<usize>) -> io::Result<Option<Self>> {
+        let mut indices = places.start + 1..places.end.min(board.places) + 1;
+        let Some(index) = indices.find(|&index| board.is_free(index)) else { return Ok(None) };
         let socket = new_socket()?;
         let (number, path) = bind_somewhere(&board.folder, &socket)?;
         let place = board.place(index);
@@ -165,6 +179,16 @@ impl Ear {
                 Err(errno) => return Err(errno),
             }
         }
+    }
+}
+
+/// Sleeps until a wake-up is pending at the ear that has this descriptor, or the time is over. Returns whether one is pending.
+pub(super) fn wait(ear: BorrowedFd<'_>, bound: Duration) -> Result<bool, Errno> {
+    let timeout = Timespec { tv_sec: bound.as_secs() as i64, tv_nsec: bound.subsec_nanos().into() };
+    match poll(&mut [PollFd::from_borrowed_fd(ear, PollFlags::IN)], Some(&timeout)) {
+        Ok(ready) => Ok(ready > 0),
+        Err(Errno::INTR) => Ok(false),
+        Err(errno) => Err(errno),
     }
 }
 
@@ -214,15 +238,15 @@ impl Ringer {
 }
 
 /// In a turn, after dead processes were removed: wakes all, in case one died between sending a message and ringing, and removes
-/// the boards of topics that nobody has any more.
+/// the boards of services that nobody has any more.
 pub(super) fn after_deaths(directory: &Path) {
     match Ringer::new() {
         Ok(ringer) => ringer.wake_all(directory),
         Err(error) => tracing::warn!(%error, "no socket to wake those with that may wait for a dead process"),
     }
-    for topic in Board::topics(directory) {
-        if !topic::exists(directory, &topic) {
-            Board::remove(directory, &topic);
+    for service in Board::services(directory) {
+        if !service::exists(directory, &service) {
+            Board::remove(directory, &service);
         }
     }
 }
@@ -231,8 +255,8 @@ impl Drop for Board {
     /// In a turn, after the port that had it. The last one takes the board along.
     fn drop(&mut self) {
         let Some(directory) = self.folder.parent() else { return };
-        if !topic::exists(directory, &self.topic) {
-            Self::remove(directory, &self.topic);
+        if !service::exists(directory, &self.service) {
+            Self::remove(directory, &self.service);
         }
     }
 }
@@ -253,8 +277,8 @@ impl Board {
     }
 }
 
-fn board_path(directory: &Path, topic: &str) -> PathBuf {
-    directory.join(FOLDER).join(format!("{}{BOARD}", topic.replace('/', ":")))
+fn board_path(directory: &Path, service: &str) -> PathBuf {
+    directory.join(FOLDER).join(format!("{}{BOARD}", service.replace('/', ":")))
 }
 
 fn socket_path(folder: &Path, number: u64) -> PathBuf {

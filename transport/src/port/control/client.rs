@@ -1,12 +1,11 @@
 use std::any::Any;
 use std::cell::Cell;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use iceoryx2::pending_response::PendingResponse;
 use iceoryx2::port::client::{Client, RequestSendError};
-use iceoryx2::port::listener::{Listener, ListenerCreateError};
-use iceoryx2::port::notifier::{Notifier, NotifierCreateError};
 use iceoryx2::port::{BackpressureAction, SendError};
 use iceoryx2::service::port_factory::client::ClientCreateError;
 
@@ -15,10 +14,11 @@ use super::super::node::Node;
 use super::super::service::SessionService;
 use super::super::shield::Panicked;
 use super::super::turn::{Part, Turn};
-use super::bell::{LONGEST_SLEEP, WakeUp, ring};
+use super::super::wake::{self, Ear};
 use super::error::{CallError, ServiceError};
 use super::service::{
-    Body, Envelope, Member, OpenService, REQUESTS, admit_messages, ask, copy_out, failed, reserve_messages,
+    Body, CLIENTS, Envelope, LONGEST_SLEEP, Member, OpenService, REQUESTS, SERVER, admit_messages, ask, copy_out,
+    failed, reserve_messages,
 };
 use crate::os::Deadline;
 use crate::wire::{ControlHeader, ControlKind};
@@ -34,7 +34,6 @@ type Pending = PendingResponse<SessionService, Body, Envelope, Body, Envelope>;
 #[derive(Debug)]
 pub(crate) struct ClientPort {
     ports: Part<Alone<Ports>>,
-    wake_up: WakeUp,
     service: OpenService,
     next_number: u64,
     broken: Cell<bool>,
@@ -45,8 +44,7 @@ pub(crate) struct ClientPort {
 #[derive(Debug)]
 struct Ports {
     client: Client<SessionService, Body, Envelope, Body, Envelope>,
-    requests: Notifier<SessionService>,
-    replies: Listener<SessionService>,
+    ear: Ear,
 }
 
 impl ClientPort {
@@ -55,44 +53,23 @@ impl ClientPort {
         admit_messages(node, name, REQUESTS)?;
         let _turn = Turn::take(node.directory()).map_err(|error| failed(name, error))?;
         let service = OpenService::open_or_create(node, name)?;
-        // A client that was killed keeps its place until it is removed.
-        node.remove_dead().map_err(|error| failed(name, format!("{error:?}")))?;
         let too_many = || ServiceError::TooManyClients { service: name.to_owned() };
-        // The listener comes first: whoever replies to the client can already wake it.
-        let replies =
-            service.with("listener", |services| services.replies.listener_builder().create())?.map_err(|error| {
-                match error {
-                    ListenerCreateError::ExceedsMaxSupportedListeners => too_many(),
-                    error => failed(name, format!("listener: {error:?}")),
-                }
-            })?;
-        let requests =
-            service.with("notifier", |services| services.requests.notifier_builder().create())?.map_err(|error| {
-                match error {
-                    NotifierCreateError::ExceedsMaxSupportedNotifiers => too_many(),
-                    error => failed(name, format!("notifier: {error:?}")),
-                }
-            })?;
+        // The ear comes first: whoever replies to the client can already wake it.
+        let ear = service.listen(CLIENTS)?.ok_or_else(too_many)?;
         let client = service
-            .with("client", |services| {
-                services
-                    .calls
-                    .client_builder()
-                    .set_backpressure_handler(|_| BackpressureAction::DiscardDataAndFail)
-                    .create()
+            .with("client", |calls| {
+                calls.client_builder().set_backpressure_handler(|_| BackpressureAction::DiscardDataAndFail).create()
             })?
             .map_err(|error| match error {
                 ClientCreateError::ExceedsMaxSupportedClients => too_many(),
                 error => failed(name, format!("client: {error:?}")),
             })?;
         let id = client.id().value();
-        // SAFETY: the listener is dropped together with this port, which every wait borrows.
-        let wake_up = unsafe { WakeUp::of(&replies) };
-        // SAFETY: all three belong to this port, which is used through `&mut self` only; what a call makes of them ends with
+        // SAFETY: it belongs to this port, which is used through `&mut self` only; what a call makes of them ends with
         // the call.
-        let ports = unsafe { Alone::new(Ports { client, requests, replies }) };
+        let ports = unsafe { Alone::new(Ports { client, ear }) };
         let ports = Part::new(ports, node.directory());
-        let port = Self { ports, wake_up, service, next_number: 0, broken: Cell::new(false), _home: home };
+        let port = Self { ports, service, next_number: 0, broken: Cell::new(false), _home: home };
         reserve_messages(node, id, REQUESTS)?;
         port.begin_at(id)?;
         Ok(port)
@@ -134,8 +111,6 @@ impl ClientPort {
             return Err(CallError::NoServer { service });
         }
         self.next_number += 1;
-        // What the server sends from here on makes a new wake-up.
-        self.wake_up.drain(&ports.replies).map_err(|reason| self.damaged(reason))?;
         let sent = ask(|| {
             let mut request = ports.client.loan_uninit()?;
             request.user_header_mut().0 = header;
@@ -153,9 +128,10 @@ impl ClientPort {
             Err(panicked) => return Err(self.give_up(panicked)),
         };
         if pending.number_of_server_connections() > 0 {
-            ring(&ports.requests);
+            self.service.ring(SERVER);
         }
-        let reply = self.wait_for_reply(&pending, number, server, deadline, timeout);
+        let reply = self.wait_for_reply(&ports.ear, &pending, number, server, deadline, timeout);
+        ports.ear.get_up();
         if ask(|| drop(pending)).is_err() {
             self.broken.set(true);
         }
@@ -164,6 +140,7 @@ impl ClientPort {
 
     fn wait_for_reply(
         &self,
+        ear: &Ear,
         pending: &Pending,
         number: u64,
         server: Member,
@@ -176,6 +153,8 @@ impl ClientPort {
         }
         let mut next_look = Deadline::after(LONGEST_SLEEP);
         loop {
+            // What the server does from here on wakes; what it did before is looked for now.
+            ear.lie_down();
             // Asked before the queue is looked at: a server lets go after it has replied.
             let waits = ask(|| pending.is_connected()).map_err(|panicked| self.give_up(panicked))?;
             if let Some(reply) = self.take_reply(pending, number)? {
@@ -198,8 +177,9 @@ impl ClientPort {
                 }
                 next_look = Deadline::after(LONGEST_SLEEP);
             }
-            if self.wake_up.wait(left).map_err(|reason| self.damaged(reason))? {
-                self.wake_up.drain(&self.ports.get()?.replies).map_err(|reason| self.damaged(reason))?;
+            let bound = left.min(LONGEST_SLEEP);
+            if wake::wait(ear.as_fd(), bound).map_err(|errno| self.damaged(format!("poll: {errno}")))? {
+                ear.drain().map_err(|errno| self.damaged(format!("socket: {errno}")))?;
             }
         }
     }

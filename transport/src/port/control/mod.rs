@@ -3,7 +3,6 @@
 //! iceoryx2's request-response carries the bytes. What is added: messages that are copied and checked before they are used,
 //! one server a name (iceoryx2 hands each request to all), wake-ups, bounded memory, and deaths that are noticed.
 
-mod bell;
 mod client;
 mod error;
 mod server;

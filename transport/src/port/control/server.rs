@@ -1,11 +1,10 @@
 use std::any::Any;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use iceoryx2::active_request::ActiveRequest;
-use iceoryx2::port::listener::{Listener, ListenerCreateError};
-use iceoryx2::port::notifier::{Notifier, NotifierCreateError};
 use iceoryx2::port::server::Server;
 use iceoryx2::port::{LoanError, ReceiveError};
 use iceoryx2::service::port_factory::server::ServerCreateError;
@@ -14,9 +13,12 @@ use super::super::alone::Alone;
 use super::super::node::Node;
 use super::super::service::SessionService;
 use super::super::turn::{Part, Turn};
-use super::bell::{WakeUp, ring};
+use super::super::wake::{self, Ear};
 use super::error::{ReplyError, RequestError, ServiceError};
-use super::service::{Body, Envelope, OpenService, REPLIES, admit_messages, ask, copy_out, failed, reserve_messages};
+use super::service::{
+    Body, CLIENTS, Envelope, LONGEST_SLEEP, OpenService, REPLIES, SERVER, admit_messages, ask, copy_out, failed,
+    reserve_messages,
+};
 use crate::os::Forked;
 use crate::wire::{ControlHeader, ControlKind, MAX_CONTROL_BYTES};
 
@@ -25,8 +27,7 @@ type Active = ActiveRequest<SessionService, Body, Envelope, Body, Envelope>;
 /// The one server of a control service: takes requests, and sends replies out of memory of its own.
 #[derive(Debug)]
 pub(crate) struct ServerPort {
-    ports: Part<Mutex<Alone<Ports>>>,
-    wake_up: WakeUp,
+    ports: Part<Ports>,
     service: OpenService,
     rejected: AtomicU64,
     broken: AtomicBool,
@@ -36,9 +37,21 @@ pub(crate) struct ServerPort {
 
 #[derive(Debug)]
 struct Ports {
-    server: Server<SessionService, Body, Envelope, Body, Envelope>,
-    requests: Listener<SessionService>,
-    replies: Notifier<SessionService>,
+    locked: Mutex<Locked>,
+    /// Waited at without the lock, used with it otherwise.
+    ear: Ear,
+}
+
+#[derive(Debug)]
+struct Locked {
+    server: Alone<Server<SessionService, Body, Envelope, Body, Envelope>>,
+    /// Threads that sleep, or are about to.
+    sleepers: usize,
+}
+
+/// A server of which a thread asked to be woken. Dropping it gets up.
+pub(crate) struct Waiting<'a> {
+    port: &'a ServerPort,
 }
 
 /// A request that a client waits for the reply to.
@@ -56,40 +69,21 @@ impl ServerPort {
         admit_messages(node, name, REPLIES)?;
         let _turn = Turn::take(node.directory()).map_err(|error| failed(name, error))?;
         let service = OpenService::open_or_create(node, name)?;
-        // A server that was killed keeps its place until it is removed.
-        node.remove_dead().map_err(|error| failed(name, format!("{error:?}")))?;
-        // The listener comes first: whoever sends to the server can already wake it.
+        // The ear comes first: whoever sends to the server can already wake it.
         let has_server = || ServiceError::HasServer { service: name.to_owned() };
-        let requests =
-            service.with("listener", |services| services.requests.listener_builder().create())?.map_err(|error| {
-                match error {
-                    ListenerCreateError::ExceedsMaxSupportedListeners => has_server(),
-                    error => failed(name, format!("listener: {error:?}")),
-                }
-            })?;
-        let replies =
-            service.with("notifier", |services| services.replies.notifier_builder().create())?.map_err(|error| {
-                match error {
-                    NotifierCreateError::ExceedsMaxSupportedNotifiers => has_server(),
-                    error => failed(name, format!("notifier: {error:?}")),
-                }
-            })?;
+        let ear = service.listen(SERVER)?.ok_or_else(has_server)?;
         let server = service
-            .with("server", |services| {
-                services.calls.server_builder().override_response_preallocation(|_| REPLIES).create()
-            })?
+            .with("server", |calls| calls.server_builder().override_response_preallocation(|_| REPLIES).create())?
             .map_err(|error| match error {
                 ServerCreateError::ExceedsMaxSupportedServers => has_server(),
                 error => failed(name, format!("server: {error:?}")),
             })?;
         let id = server.id().value();
-        // SAFETY: the listener is dropped together with this port, which every wait borrows.
-        let wake_up = unsafe { WakeUp::of(&requests) };
-        // SAFETY: all three are used under the mutex that they go into here.
-        let ports = unsafe { Alone::new(Ports { server, requests, replies }) };
+        // SAFETY: used under the mutex that it goes into here.
+        let server = unsafe { Alone::new(server) };
+        let ports = Ports { locked: Mutex::new(Locked { server, sleepers: 0 }), ear };
         let port = Arc::new(Self {
-            ports: Part::new(Mutex::new(ports), node.directory()),
-            wake_up,
+            ports: Part::new(ports, node.directory()),
             service,
             rejected: AtomicU64::new(0),
             broken: AtomicBool::new(false),
@@ -110,12 +104,12 @@ impl ServerPort {
 
     /// Takes the next request whose client still waits.
     pub(crate) fn receive(self: &Arc<Self>) -> Result<Option<Asked>, RequestError> {
-        let ports = self.lock()?;
+        let locked = self.lock()?;
         loop {
             if self.broken.load(Ordering::Relaxed) {
                 return Err(self.damaged("the port broke at an earlier call"));
             }
-            let active = match ask(|| ports.server.receive()) {
+            let active = match ask(|| locked.server.receive()) {
                 Ok(Ok(Some(active))) => active,
                 // A client whose earlier request is still held here has to wait for its next.
                 Ok(Ok(None) | Err(ReceiveError::ExceedsMaxBorrows)) => return Ok(None),
@@ -138,36 +132,60 @@ impl ServerPort {
                 Err(rule) => {
                     self.rejected.fetch_add(1, Ordering::Relaxed);
                     tracing::warn!(service = self.name(), %rule, "a request is not valid and is dropped");
-                    self.let_go(&ports, active);
+                    self.let_go(&locked, active);
                 }
             }
         }
     }
 
-    /// Sleeps until a request may be there or the time is over, and readies the next wake-up.
-    pub(crate) fn wait(&self, bound: Duration) -> Result<(), RequestError> {
-        let _ = self.ports.get()?;
-        if self.wake_up.wait(bound).map_err(|reason| self.damaged(reason))? {
-            let ports = self.lock()?;
-            self.wake_up.drain(&ports.requests).map_err(|reason| self.damaged(reason))?;
-        }
-        Ok(())
+    /// Lies down: from here on, a request wakes. Whoever does look for requests once more before waiting.
+    pub(crate) fn lie_down(&self) -> Result<Waiting<'_>, RequestError> {
+        let mut locked = self.lock()?;
+        self.ports.get()?.ear.lie_down();
+        locked.sleepers += 1;
+        Ok(Waiting { port: self })
     }
 
-    fn lock(&self) -> Result<MutexGuard<'_, Alone<Ports>>, Forked> {
-        Ok(self.ports.get()?.lock().unwrap_or_else(PoisonError::into_inner))
+    fn lock(&self) -> Result<MutexGuard<'_, Locked>, Forked> {
+        Ok(self.ports.get()?.locked.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The client waits no more, and is woken to see it.
-    fn let_go(&self, ports: &Ports, active: Active) {
+    fn let_go(&self, _alone: &Locked, active: Active) {
         if ask(|| drop(active)).is_err() {
             self.broken.store(true, Ordering::Relaxed);
         }
-        ring(&ports.replies);
+        self.service.ring(CLIENTS);
     }
 
     fn damaged(&self, reason: impl Into<String>) -> RequestError {
         RequestError::Broken { service: self.name().to_owned(), reason: reason.into() }
+    }
+}
+
+impl Waiting<'_> {
+    /// Sleeps until a request may be there or the time is over.
+    pub(crate) fn wait(&self, bound: Duration) -> Result<(), RequestError> {
+        let ear = &self.port.ports.get()?.ear;
+        let pending = wake::wait(ear.as_fd(), bound.min(LONGEST_SLEEP));
+        if pending.map_err(|errno| self.port.damaged(format!("poll: {errno}")))? {
+            let _alone = self.port.lock()?;
+            ear.drain().map_err(|errno| self.port.damaged(format!("socket: {errno}")))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let (Ok(ports), Ok(mut locked)) = (self.port.ports.get(), self.port.lock()) else { return };
+        locked.sleepers -= 1;
+        if locked.sleepers == 0 {
+            ports.ear.get_up();
+        } else {
+            // The wake-up that came was for one of several: the others want one of their own.
+            ports.ear.lie_down();
+        }
     }
 }
 
@@ -238,7 +256,7 @@ impl Drop for Asked {
     fn drop(&mut self) {
         let Some(active) = self.active.take() else { return };
         match self.port.lock() {
-            Ok(ports) => self.port.let_go(&ports, active.into_inner()),
+            Ok(locked) => self.port.let_go(&locked, active.into_inner()),
             // It is the parent's.
             Err(Forked) => std::mem::forget(active),
         }

@@ -1,21 +1,25 @@
 use std::fmt;
 use std::mem::MaybeUninit;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
 
 use iceoryx2::identifiers::UniqueNodeId;
 use iceoryx2::node::NodeState;
 use iceoryx2::prelude::CallbackProgression;
 use iceoryx2::service::attribute::{AttributeKey, AttributeSpecifier, AttributeValue};
 use iceoryx2::service::builder::request_response::RequestResponseOpenError;
-use iceoryx2::service::port_factory::{PortFactory as _, event, request_response};
+use iceoryx2::service::port_factory::{PortFactory as _, request_response};
 use iceoryx2::service::service_name::ServiceName;
 use iceoryx2_bb_elementary_traits::zero_copy_send::ZeroCopySend;
 
 use super::super::connection::without_looking;
-use super::super::node::Node;
+use super::super::node::{Node, NodeError};
 use super::super::service::{SessionService, pool_file};
 use super::super::shield::{Panicked, shield};
 use super::super::topic::{MAX_NAME, ONLOOKERS, ROOM_FOR_FILES, is_legal_name};
 use super::super::turn::Part;
+use super::super::wake::{Board, Ear, Ringer};
 use super::error::ServiceError;
 use crate::os::{Forked, reserve};
 use crate::pool::{MemoryFacts, PoolError, admit};
@@ -33,10 +37,15 @@ pub(super) const REPLIES: usize = 2 * MAX_CONTROL_CLIENTS + 1;
 /// as many by its own formula, `servers * 2 * active + loaned`.
 pub(super) const REQUESTS: usize = 3;
 
+/// Places on the service's board.
+pub(super) const SERVER: Range<usize> = 0..1;
+pub(super) const CLIENTS: Range<usize> = SERVER.end..SERVER.end + MAX_CONTROL_CLIENTS;
+/// No sleep is longer than this before the queue is looked at again, whatever wake-ups say; and so long a dead peer may go
+/// unnoticed.
+pub(super) const LONGEST_SLEEP: Duration = Duration::from_millis(50);
+
 /// Control services are called this, followed by the service's name; topics have another beginning.
 const SERVICE_PREFIX: &str = "control/";
-/// The event service on which clients wait for replies. That on which the server waits for requests is called as the service.
-const REPLY_PREFIX: &str = "control-reply/";
 const VERSION_KEY: &str = "tensorbus.control";
 
 /// Room for one message. Of fixed size, so that no peer says how long it is for iceoryx2.
@@ -87,22 +96,19 @@ pub(super) fn copy_out(
 }
 
 type Calls = request_response::PortFactory<SessionService, Body, Envelope, Body, Envelope>;
-type Event = event::PortFactory<SessionService>;
 
-/// A control service's three services: one carries the messages, two wake those who wait for them.
+/// A control service: what carries the messages, and the board by which those who wait for them are woken.
 #[derive(Debug)]
 pub(super) struct OpenService {
     services: Part<Services>,
+    ringer: Arc<Ringer>,
     name: String,
 }
 
 #[derive(Debug)]
-pub(super) struct Services {
-    pub(super) calls: Calls,
-    /// Clients ring, the server hears.
-    pub(super) requests: Event,
-    /// The server rings, clients hear.
-    pub(super) replies: Event,
+struct Services {
+    calls: Calls,
+    board: Arc<Board>,
 }
 
 /// A member of a service: its port's number, and its node.
@@ -118,27 +124,45 @@ impl OpenService {
         if !is_legal_name(name) {
             return Err(ServiceError::Name { name: name.chars().take(2 * MAX_NAME).collect(), max: MAX_NAME });
         }
+        // Those who were killed keep their places until they are removed, and the service, to which they may have made no board.
+        node.remove_dead().map_err(|error| match error {
+            NodeError::Forked => ServiceError::Forked,
+            error => failed(name, format!("{error:?}")),
+        })?;
         let messages = service_name(SERVICE_PREFIX, name)?;
-        let calls = open_or_create_calls(node, name, &messages)?;
+        let (calls, is_new) = open_or_create_calls(node, name, &messages)?;
         verify_version(name, &calls)?;
-        let requests = open_or_create_event(node, name, &messages, MAX_CONTROL_CLIENTS, 1)?;
-        let replies = open_or_create_event(node, name, &service_name(REPLY_PREFIX, name)?, 1, MAX_CONTROL_CLIENTS)?;
-        let services = Part::new(Services { calls, requests, replies }, node.directory());
-        Ok(Self { services, name: name.to_owned() })
+        let board = Board::open(node.directory(), messages.as_str(), CLIENTS.end, is_new)
+            .map_err(|error| failed(name, format!("the board of its bells: {error}")))?;
+        let services = Part::new(Services { calls, board: Arc::new(board) }, node.directory());
+        Ok(Self { services, ringer: node.ringer().clone(), name: name.to_owned() })
     }
 
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Calls iceoryx2 with the services.
+    /// In a turn. Takes one of these places; `None` if living ports have them all.
+    pub(super) fn listen(&self, places: Range<usize>) -> Result<Option<Ear>, ServiceError> {
+        Ear::new(&self.services.get()?.board, places)
+            .map_err(|error| failed(&self.name, format!("a socket to be woken by: {error}")))
+    }
+
+    /// After something was put into the queues of those in these places, or they need wait no more.
+    pub(super) fn ring(&self, places: Range<usize>) {
+        if let Ok(services) = self.services.get() {
+            services.board.ring_those(places, &self.ringer);
+        }
+    }
+
+    /// Calls iceoryx2 with the service.
     pub(super) fn with<T, E: fmt::Debug>(
         &self,
         what: &str,
-        call: impl FnOnce(&Services) -> Result<T, E>,
+        call: impl FnOnce(&Calls) -> Result<T, E>,
     ) -> Result<Result<T, E>, ServiceError> {
         let services = self.services.get()?;
-        ask(|| call(services)).map_err(|panicked| failed(&self.name, format!("{what}: {}", panicked.0)))
+        ask(|| call(&services.calls)).map_err(|panicked| failed(&self.name, format!("{what}: {}", panicked.0)))
     }
 
     /// The server that is registered, alive or not.
@@ -205,15 +229,15 @@ pub(super) fn reserve_messages(node: &Node, port: u128, messages: usize) -> Resu
     Ok(reserved.map_err(|reason| PoolError::Prepare { needed, reason })?)
 }
 
-/// In a turn: nobody else makes or removes the service meanwhile.
-fn open_or_create_calls(node: &Node, name: &str, service: &ServiceName) -> Result<Calls, ServiceError> {
+/// In a turn: nobody else makes or removes the service meanwhile. Says also whether it is new.
+fn open_or_create_calls(node: &Node, name: &str, service: &ServiceName) -> Result<(Calls, bool), ServiceError> {
     let builder = || {
         let builder = node.get()?.service_builder(service).request_response::<Body, Body>();
         Ok::<_, Forked>(builder.request_user_header::<Envelope>().response_user_header::<Envelope>())
     };
     let opened = shield(|| Ok::<_, Forked>(builder()?.open())).map_err(|panicked| failed(name, panicked.0))??;
     match opened {
-        Ok(service) => return Ok(service),
+        Ok(service) => return Ok((service, false)),
         Err(RequestResponseOpenError::DoesNotExist) => {}
         Err(RequestResponseOpenError::IncompatibleRequestOrResponseType) => {
             return Err(failed(name, "something that is not tensorbus, or another version of it, uses this name"));
@@ -238,31 +262,7 @@ fn open_or_create_calls(node: &Node, name: &str, service: &ServiceName) -> Resul
         )
     })
     .map_err(|panicked| failed(name, panicked.0))??;
-    created.map_err(|error| failed(name, format!("{error:?}")))
-}
-
-/// In a turn, like the other service.
-fn open_or_create_event(
-    node: &Node,
-    name: &str,
-    service: &ServiceName,
-    notifiers: usize,
-    listeners: usize,
-) -> Result<Event, ServiceError> {
-    let opened = shield(|| {
-        Ok::<_, Forked>(
-            node.get()?
-                .service_builder(service)
-                .event()
-                .max_notifiers(notifiers)
-                .max_listeners(listeners)
-                .max_nodes(MAX_CONTROL_CLIENTS + 1 + ONLOOKERS)
-                .event_id_max_value(1)
-                .open_or_create(),
-        )
-    })
-    .map_err(|panicked| failed(name, panicked.0))??;
-    opened.map_err(|error| failed(name, format!("{error:?}")))
+    created.map(|service| (service, true)).map_err(|error| failed(name, format!("{error:?}")))
 }
 
 fn attributes(version: &str) -> AttributeSpecifier {
