@@ -12,7 +12,7 @@ use super::death_log::{DeathLog, Record};
 use super::node::NodeError;
 use super::service::{self, SessionService};
 use super::shield::shield;
-use super::stale::remove_stale_files;
+use super::stale::{remove_half_made_connections, remove_stale_files};
 use super::turn::{Turn, is_between_turns};
 use super::wake;
 
@@ -54,6 +54,7 @@ fn remove_dead_nodes(directory: &Path, config: &Config) -> Result<Cleaned, NodeE
     }
     let mut cleaned = Cleaned::default();
     for node in dead {
+        remove_half_made_connections(directory, node.id().value());
         match shield(|| node.blocking_remove_stale_resources(PATIENCE_WITH_THREADS)) {
             Ok(Ok(())) => cleaned.removed += 1,
             Ok(Err(error)) => {

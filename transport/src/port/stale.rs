@@ -2,6 +2,7 @@
 //! registration was gone and before its files were.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::service::PREFIX;
@@ -11,11 +12,31 @@ use crate::pool::POOL_SUFFIX;
 const CONNECTION_SUFFIX: &str = ".connection";
 /// Ending of the file by which a node keeps track of a port, and which is made before the port's files.
 const TAG_SUFFIX: &str = ".port_tag";
+/// Bit of a connection's mode that it gets when it is made.
+const READABLE: u32 = 0o400;
 
 /// In a turn: nobody is just making or removing a port. Returns how many files were removed.
 pub(super) fn remove_stale_files(directory: &Path) -> usize {
     let stale = stale_files(directory);
     stale.iter().filter(|path| remove(path)).count()
+}
+
+/// In a turn. Removes the connections of a dead node that were never finished, by it or by the other side: iceoryx2 cannot open
+/// them, and leaves a port that has one registered for ever.
+///
+/// Connections are made without a turn. Should the other side be alive and just at it, it ends up with a connection to nobody,
+/// which it has anyway.
+pub(super) fn remove_half_made_connections(directory: &Path, node: u128) {
+    let tags = names(&directory.join("nodes").join(node.to_string())).unwrap_or_default();
+    let ports: BTreeSet<u128> = tags.iter().filter_map(|tag| port_of_tag(tag)).collect();
+    let of_node = |name: &String| ports_of_file(name).is_some_and(|of| of.iter().any(|port| ports.contains(port)));
+    for name in names(directory).unwrap_or_default().iter().filter(|name| name.ends_with(CONNECTION_SUFFIX)) {
+        let path = directory.join(name);
+        let is_made = path.metadata().map_or(true, |found| found.permissions().mode() & READABLE != 0);
+        if !is_made && of_node(name) {
+            remove(&path);
+        }
+    }
 }
 
 fn stale_files(directory: &Path) -> Vec<PathBuf> {
@@ -81,6 +102,27 @@ mod tests {
         assert_eq!(remove_stale_files(directory.path()), 2);
         assert!(kept.iter().all(|name| directory.path().join(name).exists()));
         assert_eq!(remove_stale_files(directory.path()), 0);
+    }
+
+    #[test]
+    fn connections_of_the_dead_that_were_never_finished_go() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(directory.path().join("nodes/17")).unwrap();
+        let file = |name: &str, mode| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, "").unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        file("nodes/17/tb_100.port_tag", 0o400);
+        for (name, mode) in [("tb_a_100_1.connection", 0o200), ("tb_a_2_100.connection", 0o200)] {
+            file(name, mode);
+        }
+        let kept = [("tb_a_100_3.connection", 0o600), ("tb_a_4_5.connection", 0o200), ("tb_a_100.pool", 0o200)];
+        kept.iter().for_each(|(name, mode)| file(name, *mode));
+        remove_half_made_connections(directory.path(), 17);
+        let mut left = names(directory.path()).unwrap();
+        left.sort();
+        assert_eq!(left, ["nodes", "tb_a_100.pool", "tb_a_100_3.connection", "tb_a_4_5.connection"]);
     }
 
     #[test]
