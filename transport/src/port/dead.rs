@@ -14,7 +14,7 @@ use super::service::{self, SessionService};
 use super::shield::shield;
 use super::stale::{remove_half_made_connections, remove_stale_files};
 use super::turn::{Turn, is_between_turns};
-use super::wake;
+use super::{repair, wake};
 
 /// For another thread of this process that is cleaning another session: iceoryx2 lets only one clean at a time.
 const PATIENCE_WITH_THREADS: Duration = Duration::from_millis(20);
@@ -44,6 +44,10 @@ pub(super) fn remove_dead(directory: &Path, longest_wait: Duration) -> Result<Cl
 pub(super) fn remove_all(directory: &Path) -> Result<Cleaned, NodeError> {
     let config = service::config(directory).ok_or(NodeError::PathTooLong)?;
     let cleaned = remove_dead_nodes(directory, &config)?;
+    wake::remove_deserted(directory);
+    if has_remains(&config) {
+        repair::remove_half_made(directory);
+    }
     Ok(Cleaned { stale_files: remove_stale_files(directory), ..cleaned })
 }
 
@@ -51,6 +55,10 @@ fn remove_dead_nodes(directory: &Path, config: &Config) -> Result<Cleaned, NodeE
     let dead = dead_nodes(config)?;
     if let Err(error) = tell(directory, &dead) {
         tracing::warn!(%error, "could not tell others of dead processes");
+    }
+    if !dead.is_empty() {
+        // Before they are gone: whoever is killed meanwhile is followed by one who finds them and does it again.
+        wake::wake_all(directory);
     }
     let mut cleaned = Cleaned::default();
     for node in dead {
@@ -65,9 +73,25 @@ fn remove_dead_nodes(directory: &Path, config: &Config) -> Result<Cleaned, NodeE
         }
     }
     if cleaned.removed > 0 {
-        wake::after_deaths(directory);
+        wake::remove_deserted(directory);
     }
     Ok(cleaned)
+}
+
+/// In a turn: whether there are parts of nodes that are neither alive nor can be cleaned up.
+fn has_remains(config: &Config) -> bool {
+    let mut found = false;
+    let _ = shield(|| {
+        Node::<SessionService>::list(config, |state| {
+            found |= match state {
+                NodeState::Alive(_) => false,
+                NodeState::Dead(node) => node.details().is_none(),
+                _ => true,
+            };
+            CallbackProgression::Continue
+        })
+    });
+    found
 }
 
 fn dead_nodes(config: &Config) -> Result<Vec<DeadNodeView<SessionService>>, NodeError> {

@@ -5,6 +5,7 @@ mod connection;
 mod control;
 mod dead;
 mod death_log;
+mod ghosts;
 mod growing;
 mod handshake;
 mod node;

@@ -13,7 +13,7 @@ use super::death_log::DeathLog;
 use super::service::{self, SessionService};
 use super::shield::shield;
 use super::tended::Tended;
-use super::topic::OpenTopic;
+use super::topic::{OpenTopic, TopicFacts};
 use super::turn::{LONGEST_WAIT, Part, Turn, TurnError};
 use super::wake::Ringer;
 use crate::os::Forked;
@@ -108,7 +108,19 @@ impl Node {
     pub(crate) fn remove_dead(&self) -> Result<Cleaned, NodeError> {
         self.node.get()?;
         let _turn = Turn::take(&self.directory)?;
-        remove_all(&self.directory)
+        let cleaned = remove_all(&self.directory)?;
+        self.remove_ghosts()?;
+        Ok(cleaned)
+    }
+
+    /// In a turn: looks at each topic, which removes ports without a node.
+    fn remove_ghosts(&self) -> Result<(), NodeError> {
+        for name in TopicFacts::names(self)? {
+            if let Err(error) = TopicFacts::look(self, &name) {
+                tracing::debug!(%error, "could not look for ports without a node");
+            }
+        }
+        Ok(())
     }
 
     /// What a service thread does, which neither owns nor borrows the node: waits for its turn no longer than `patience`.

@@ -28,15 +28,29 @@ pub(super) fn remove_stale_files(directory: &Path) -> usize {
 /// which it has anyway.
 pub(super) fn remove_half_made_connections(directory: &Path, node: u128) {
     let tags = names(&directory.join("nodes").join(node.to_string())).unwrap_or_default();
-    let ports: BTreeSet<u128> = tags.iter().filter_map(|tag| port_of_tag(tag)).collect();
-    let of_node = |name: &String| ports_of_file(name).is_some_and(|of| of.iter().any(|port| ports.contains(port)));
-    for name in names(directory).unwrap_or_default().iter().filter(|name| name.ends_with(CONNECTION_SUFFIX)) {
-        let path = directory.join(name);
+    let ports = tags.iter().filter_map(|tag| port_of_tag(tag)).collect();
+    for path in connections_of(directory, &ports) {
         let is_made = path.metadata().map_or(true, |found| found.permissions().mode() & READABLE != 0);
-        if !is_made && of_node(name) {
+        if !is_made {
             remove(&path);
         }
     }
+}
+
+/// In a turn. Removes all connections of ports that have no node any more. Who is at the other side keeps what it has mapped, and
+/// lets go of it when it sees that the port is not registered any more.
+pub(super) fn remove_connections_of(directory: &Path, ports: &BTreeSet<u128>) {
+    for path in connections_of(directory, ports) {
+        remove(&path);
+    }
+}
+
+fn connections_of(directory: &Path, ports: &BTreeSet<u128>) -> Vec<PathBuf> {
+    let is_one = |name: &String| {
+        name.ends_with(CONNECTION_SUFFIX)
+            && ports_of_file(name).is_some_and(|of| of.iter().any(|port| ports.contains(port)))
+    };
+    names(directory).unwrap_or_default().into_iter().filter(is_one).map(|name| directory.join(name)).collect()
 }
 
 fn stale_files(directory: &Path) -> Vec<PathBuf> {

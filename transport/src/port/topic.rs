@@ -8,6 +8,7 @@ use iceoryx2::service::attribute::{AttributeKey, AttributeSet, AttributeSpecifie
 use iceoryx2::service::builder::publish_subscribe::PublishSubscribeOpenError;
 use iceoryx2::service::port_factory::{PortFactory as _, publish_subscribe};
 
+use super::ghosts::remove_ghosts;
 use super::node::{Node, clean};
 use super::service::{Block64, Header, SessionService};
 use super::shield::shield;
@@ -186,7 +187,7 @@ impl From<Forked> for TopicError {
     }
 }
 
-type PubSub = publish_subscribe::PortFactory<SessionService, [Block64], Header>;
+pub(super) type PubSub = publish_subscribe::PortFactory<SessionService, [Block64], Header>;
 
 /// A topic's service, which carries the messages, and the board by which those who wait for them are woken.
 #[derive(Debug)]
@@ -280,12 +281,17 @@ impl OpenTopic {
         let mut open = node.topics().lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(topic) = open.get(name).and_then(Weak::upgrade) {
             wishes.verify(name, &topic.settings)?;
+            let _turn = Turn::take(node.directory()).map_err(|error| failed(name, error))?;
+            remove_ghosts(node.directory(), node.get()?.config(), &topic.services.get()?.pub_sub);
             return Ok(topic);
         }
         let facts = MemoryFacts::gather(node.directory()).map_err(|error| failed(name, error))?;
         admit(ROOM_FOR_FILES, &facts)?;
         let _turn = Turn::take(node.directory()).map_err(|error| failed(name, error))?;
         let (pub_sub, is_new) = open_or_create_pub_sub(node, name, &settings)?;
+        if !is_new {
+            remove_ghosts(node.directory(), node.get()?.config(), &pub_sub);
+        }
         let settings = read_settings(name, &pub_sub)?;
         wishes.verify(name, &settings)?;
         let service = service_name(name)?;
@@ -321,6 +327,7 @@ impl TopicFacts {
         })
         .map_err(|panicked| failed(name, panicked.0))??;
         let Ok(pub_sub) = opened else { return Ok(None) };
+        remove_ghosts(node.directory(), node.get()?.config(), &pub_sub);
         let Ok(settings) = read_settings(name, &pub_sub) else { return Ok(None) };
         let mut pools = Vec::new();
         pub_sub.dynamic_config().list_publishers(|publisher| {

@@ -220,35 +220,39 @@ impl Ringer {
             let _ = sendto(&self.socket, &[1], SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &address);
         }
     }
+}
 
-    /// In a turn. Wakes everybody, and removes the sockets that nobody listens to.
-    fn wake_all(&self, directory: &Path) {
-        let folder = directory.join(FOLDER);
-        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
-            if entry.path().extension().is_none_or(|ending| ending != &SOCKET[1..]) {
-                continue;
-            }
-            let Ok(address) = SocketAddrUnix::new(entry.path()) else { continue };
-            let sent = sendto(&self.socket, &[1], SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &address);
-            if sent == Err(Errno::CONNREFUSED) {
-                let _ = remove_if_there(&entry.path());
-            }
+/// In a turn, when processes were found dead: wakes everybody, in case one died between sending a message and ringing.
+pub(super) fn wake_all(directory: &Path) {
+    let ringer = match Ringer::new() {
+        Ok(ringer) => ringer,
+        Err(error) => return tracing::warn!(%error, "no socket to wake those with that may wait for a dead process"),
+    };
+    for path in sockets(directory) {
+        if let Ok(address) = SocketAddrUnix::new(path) {
+            let _ = sendto(&ringer.socket, &[1], SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &address);
         }
     }
 }
 
-/// In a turn, after dead processes were removed: wakes all, in case one died between sending a message and ringing, and removes
-/// the boards of services that nobody has any more.
-pub(super) fn after_deaths(directory: &Path) {
-    match Ringer::new() {
-        Ok(ringer) => ringer.wake_all(directory),
-        Err(error) => tracing::warn!(%error, "no socket to wake those with that may wait for a dead process"),
+/// In a turn, after dead processes were removed: removes the sockets that nobody listens to, and the boards of services that
+/// nobody has any more.
+pub(super) fn remove_deserted(directory: &Path) {
+    for path in sockets(directory) {
+        if !is_heard(&path) {
+            let _ = remove_if_there(&path);
+        }
     }
     for service in Board::services(directory) {
         if !service::exists(directory, &service) {
             Board::remove(directory, &service);
         }
     }
+}
+
+fn sockets(directory: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = std::fs::read_dir(directory.join(FOLDER)).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|ending| ending == &SOCKET[1..]))
 }
 
 impl Drop for Board {
