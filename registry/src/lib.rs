@@ -1,6 +1,27 @@
 //! Models of a process: one instance of each, whoever asks for it.
+//!
+//! A [`ModelRegistry`] loads a model once, however many ask for it at the same time, and counts who uses it. Idle models are
+//! unloaded after their time, or when another one needs their room in a memory budget. [`ModelRegistry`] shows how it is used.
 #![forbid(unsafe_code)]
 
+mod builder;
+#[doc(hidden)]
+pub mod cache;
+mod entry;
+mod error;
+mod info;
 mod model;
+mod recorded;
+mod registry;
+mod shell;
+mod sync;
+mod timer;
 
+pub use builder::{DEFAULT_TTL, GlobalExists, RegistryBuilder};
+pub use cache::{KeepAlive, OverBudget, Policy};
+pub use entry::EntryBuilder;
+pub use error::{BoxError, KeyError, LoadError, MAX_KEY_BYTES, UnloadError, WrongType};
+pub use info::{ModelInfo, ModelState, RegistryMetrics};
 pub use model::{Device, Measured, Model};
+pub use registry::ModelRegistry;
+pub use shell::ModelHandle;
