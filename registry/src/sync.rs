@@ -1,4 +1,5 @@
-//! The only place that names what threads share: the models in `models/` put stand-ins over loom in their place.
+//! The only place that names what threads share of a model: the models in `models/` put loom's, or stand-ins over loom, in
+//! their place. `Arc` and `Weak` are here as the count that decides who has a model; `std::sync::Arc` elsewhere only keeps memory.
 
 #[cfg(not(tensorbus_loom))]
 mod real {

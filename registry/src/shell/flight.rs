@@ -77,6 +77,7 @@ impl Flight {
     }
 
     pub(crate) fn wait<M: Model>(&self) -> Landed<M> {
+        #[cfg(not(tensorbus_loom))]
         use event_listener::Listener as _;
         loop {
             // What ends from here on wakes; what ended before is seen.

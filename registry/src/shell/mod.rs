@@ -11,6 +11,7 @@ mod slot;
 use std::any::Any;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::thread::ThreadId;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use slot::{Owner, Slot};
 use crate::cache::{Answer, Cache, Counts, Entry, Failure, KeepAlive, Landing, ModelId, Refusal, Settings, Why, Wish};
 use crate::error::{LoadError, UnloadError, WrongType, check_key};
 use crate::model::{Device, Model};
-use crate::sync::{Arc, Mutex, Published, Weak, lock};
+use crate::sync::{self, Mutex, Published, Weak, lock};
 
 pub(crate) struct Shell {
     shelf: Published<Shelf>,
@@ -33,12 +34,12 @@ pub(crate) struct Shell {
 }
 
 /// The models in memory, where hits find them.
-type Shelf = HashMap<std::sync::Arc<str>, OnShelf>;
+type Shelf = HashMap<Arc<str>, OnShelf>;
 
 #[derive(Clone)]
 struct OnShelf {
     /// A `Weak<Slot<M>>`: what is found here may be gone.
-    slot: std::sync::Arc<dyn Any + Send + Sync>,
+    slot: Arc<dyn Any + Send + Sync>,
     type_name: &'static str,
 }
 
@@ -75,7 +76,7 @@ pub(crate) struct Seen {
     pub(crate) counts: Counts,
     pub(crate) failed_drops: u64,
     pub(crate) models: Vec<(Entry, Device)>,
-    pub(crate) failures: Vec<(std::sync::Arc<str>, Failure)>,
+    pub(crate) failures: Vec<(Arc<str>, Failure)>,
 }
 
 /// Models to be dropped once no lock is held.
@@ -271,7 +272,7 @@ impl Loading {
                 let prompt = state.cache.is_prompt(self.id);
                 let slot = Slot::new(model, prompt, shell.clock, shell.alarm.clone());
                 let handle = ModelHandle::awaited(slot.clone());
-                let weak = std::sync::Arc::new(Arc::downgrade(&slot));
+                let weak = Arc::new(sync::Arc::downgrade(&slot));
                 let on_shelf = OnShelf { slot: weak, type_name: std::any::type_name::<M>() };
                 change(&shell.shelf, |shelf| shelf.insert(self.key.as_str().into(), on_shelf));
                 state.owned.insert(self.id, Owned { owner: Box::new(slot), device });

@@ -32,7 +32,7 @@ pub(crate) struct Slot<M> {
     /// Whether the timer is to be told when the last handle is dropped.
     prompt: AtomicBool,
     clock: Clock,
-    alarm: Arc<Alarm>,
+    alarm: std::sync::Arc<Alarm>,
 }
 
 /// A share of a model in a registry: the model stays in memory for as long as somebody has one.
@@ -46,7 +46,7 @@ pub struct ModelHandle<M: Model> {
     last: Last<M>,
 }
 
-struct Last<M>(Option<(Weak<Slot<M>>, Arc<Alarm>)>);
+struct Last<M>(Option<(Weak<Slot<M>>, std::sync::Arc<Alarm>)>);
 
 /// The registry's share of a model of any type.
 pub(crate) trait Owner: Send {
@@ -63,7 +63,7 @@ pub(crate) struct Closed {
 }
 
 impl<M: Model> Slot<M> {
-    pub(crate) fn new(model: M, prompt: bool, clock: Clock, alarm: Arc<Alarm>) -> Arc<Self> {
+    pub(crate) fn new(model: M, prompt: bool, clock: Clock, alarm: std::sync::Arc<Alarm>) -> Arc<Self> {
         Arc::new(Self {
             model: Box::new(model),
             hits: AtomicU64::new(0),
