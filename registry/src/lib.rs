@@ -7,6 +7,8 @@
 mod builder;
 #[doc(hidden)]
 pub mod cache;
+#[doc(hidden)]
+pub mod directory;
 mod entry;
 mod error;
 mod info;
@@ -19,6 +21,11 @@ mod timer;
 
 pub use builder::{DEFAULT_TTL, GlobalExists, RegistryBuilder};
 pub use cache::{KeepAlive, OverBudget, Policy};
+pub use directory::wire::DirectoryDecodeError;
+pub use directory::{
+    AnnounceError, Announcing, Directory, DirectoryError, MODELS_TOPIC, ProcessModels, RemoteUnloadError, STALE_AFTER,
+    unload_remotely,
+};
 pub use entry::EntryBuilder;
 pub use error::{BoxError, KeyError, LoadError, MAX_KEY_BYTES, UnloadError, WrongType};
 pub use info::{ModelInfo, ModelState, RegistryMetrics};

@@ -16,6 +16,7 @@ mod life;
 mod lifetimes;
 mod limits;
 mod messages;
+mod models;
 mod overflow;
 mod policies;
 mod pools;

@@ -7,6 +7,7 @@ mod crash;
 mod forking;
 mod growing;
 mod hostile;
+mod models;
 mod sealed;
 
 use std::io::{BufRead, BufReader};
@@ -56,6 +57,7 @@ fn main() -> anyhow::Result<()> {
         "fork-and-use" => forking::fork_and_use(),
         "fork-service" => forking::fork_service(),
         "hostile" => hostile::run(),
+        "models" => models::run(),
         "crash" => crash::run(args.get(1).context("a job")?),
         other => bail!("no role {other}"),
     }
