@@ -1,0 +1,8 @@
+#![no_main]
+
+#[path = "../src/directory.rs"]
+mod directory;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    directory::command(bytes);
+});
