@@ -10,8 +10,11 @@ use clap::{Parser, Subcommand};
 mod demo;
 mod doctor;
 mod echo;
+mod models;
 mod output;
+mod ps;
 mod session;
+mod stop;
 mod topics;
 
 #[derive(Debug, Parser)]
@@ -28,6 +31,8 @@ enum Command {
     #[command(hide = true)]
     DemoNode(demo::NodeOptions),
     Doctor(doctor::Args),
+    Models(models::Args),
+    Ps(ps::Args),
     Topics(topics::Args),
     Echo(echo::Args),
 }
@@ -56,6 +61,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(options) => demo::run(&options),
         Command::DemoNode(options) => demo::run_node(&options),
         Command::Doctor(args) => doctor::run(args),
+        Command::Models(args) => models::run(args),
+        Command::Ps(args) => ps::run(args),
         Command::Topics(args) => topics::run(args),
         Command::Echo(args) => echo::run(args),
     }
