@@ -2,6 +2,8 @@
 //!
 //! A [`ModelRegistry`] loads a model once, however many ask for it at the same time, and counts who uses it. Idle models are
 //! unloaded after their time, or when another one needs their room in a memory budget. [`ModelRegistry`] shows how it is used.
+//!
+//! [`ModelRegistry::announce`] tells the other processes of a session, and a [`Directory`] shows the models of all of them.
 #![forbid(unsafe_code)]
 
 mod builder;
