@@ -2,7 +2,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::entry::{Entry, Failure, ModelId, Phase, Usage};
 use super::settings::{KeepAlive, Policy, Settings};
+use super::verdict::{Answer, Counts, Landing, OverBudget, Refusal, Why, Wish};
 
 /// Failed keys that are remembered, for those who look; a failed key can be tried again at once.
 const MAX_FAILED: usize = 64;
@@ -10,10 +12,6 @@ const MAX_FAILED: usize = 64;
 const MAX_SIZES: usize = 1024;
 /// The longest time after which a model in use is looked at again, if that is more than its time to live.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// A load, and the model that it made.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct ModelId(u64);
 
 /// All times count from the registry's beginning.
 #[derive(Debug)]
@@ -25,130 +23,6 @@ pub struct Cache {
     sizes: BTreeMap<Arc<str>, u64>,
     counts: Counts,
     next: u64,
-}
-
-#[derive(Clone, Debug)]
-pub struct Entry {
-    pub key: Arc<str>,
-    /// Reserved while it is loading, then what it takes.
-    pub bytes: u64,
-    pub keep_alive: KeepAlive,
-    pub pinned: bool,
-    pub phase: Phase,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Phase {
-    Loading { since: Duration },
-    Resident { loaded_at: Duration, usage: Usage },
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Failure {
-    pub reason: String,
-    pub at: Duration,
-}
-
-/// How a model is used, as the shell has seen it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Usage {
-    pub handles: usize,
-    /// Handles that were given out without waiting.
-    pub hits: u64,
-    /// Handles that somebody waited for.
-    pub awaited: u64,
-    /// When the last handle was dropped; when it was loaded, before that.
-    pub idle_since: Duration,
-}
-
-/// What a request wants if the model has to be loaded.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Wish {
-    pub bytes: Option<u64>,
-    pub keep_alive: Option<KeepAlive>,
-    pub pinned: bool,
-}
-
-/// What to do for a request.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Answer {
-    Present(ModelId),
-    /// Somebody loads it.
-    Wait(ModelId),
-    /// Its room is reserved.
-    Load(ModelId),
-    /// First close this one; then ask again.
-    Evict(ModelId, Why),
-    Refused(OverBudget),
-}
-
-/// What to do with a model that has been loaded.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Landing {
-    Kept,
-    /// It is larger than what was reserved: first close this one; then ask again.
-    Evict(ModelId, Why),
-    /// It has no room. Forgotten, and to be dropped.
-    Refused(OverBudget),
-}
-
-/// Why a model is unloaded.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Why {
-    Expired,
-    Room,
-    Asked,
-}
-
-/// Why a model is not unloaded.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Refusal {
-    NotLoaded,
-    Loading,
-    InUse(usize),
-    Pinned,
-}
-
-/// A model that has no room in the budget, even if all idle ones are given up that the policy allows.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error(
-    "the model needs {needed} bytes, the budget is {budget}, and {pinned} of them are in use, pinned or kept by policy; drop handles, unload or unpin models, or raise the budget"
-)]
-pub struct OverBudget {
-    /// Bytes that the model needs.
-    pub needed: u64,
-    /// Bytes that all models together may take.
-    pub budget: u64,
-    /// Bytes of models that cannot be given up now: in use, pinned, loading, or kept by the policy.
-    pub pinned: u64,
-}
-
-/// What has happened so far.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Counts {
-    /// Requests that found neither the model nor a load under way.
-    pub misses: u64,
-    /// Requests that waited for another one's load.
-    pub waits: u64,
-    pub loads: u64,
-    pub failures: u64,
-    /// Loads that were given up by who had begun them.
-    pub abandoned: u64,
-    pub over_budget: u64,
-    pub expired: u64,
-    pub evicted: u64,
-    pub unloaded: u64,
-    /// Time that finished loads took.
-    pub load_time: Duration,
-    /// Hits of models that are gone.
-    pub past_hits: u64,
-}
-
-impl Usage {
-    /// Handles that were given out so far.
-    pub fn uses(&self) -> u64 {
-        self.hits + self.awaited
-    }
 }
 
 impl Cache {
@@ -388,16 +262,6 @@ impl Cache {
             self.sizes.pop_first();
         }
         self.sizes.insert(key, bytes);
-    }
-}
-
-impl Entry {
-    /// How it was used, if nobody uses it now or has pinned it.
-    fn idle(&self) -> Option<Usage> {
-        match self.phase {
-            Phase::Resident { usage, .. } if usage.handles == 0 && !self.pinned => Some(usage),
-            _ => None,
-        }
     }
 }
 
