@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod daemon;
 mod demo;
 mod doctor;
 mod echo;
@@ -27,6 +28,7 @@ struct Cli {
 /// One variant and one line in [`run`] for each command.
 #[derive(Debug, Subcommand)]
 enum Command {
+    Daemon(daemon::Args),
     Demo(demo::Options),
     #[command(hide = true)]
     DemoNode(demo::NodeOptions),
@@ -58,6 +60,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Daemon(args) => daemon::run(args),
         Command::Demo(options) => demo::run(&options),
         Command::DemoNode(options) => demo::run_node(&options),
         Command::Doctor(args) => doctor::run(args),

@@ -75,7 +75,7 @@ fn watch(args: &ListArgs) -> anyhow::Result<ExitCode> {
     let bus = args.session.open()?;
     let (mut directory, silent) = listen(&bus)?;
     let mut out = io::stdout().lock();
-    let mut printed = String::new();
+    let mut printed = None;
     while !stop.load(Ordering::Relaxed) {
         let processes = directory.processes();
         let text = if args.json {
@@ -84,7 +84,7 @@ fn watch(args: &ListArgs) -> anyhow::Result<ExitCode> {
             report::text(bus.session(), &processes, silent) + "\n"
         };
         // Times go on in every line: what is looked at is whether anything else has changed.
-        let changed = report::without_times(&processes);
+        let changed = Some(report::without_times(&processes));
         if changed != printed {
             out.write_all(text.as_bytes())?;
             out.flush()?;

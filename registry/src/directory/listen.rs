@@ -156,7 +156,11 @@ impl Directory {
 
     fn hear(&mut self, message: &Message) -> bool {
         match wire::decode_announcement(message.first().bytes()) {
-            Ok(announcement) => self.known.heard(announcement, self.began.elapsed()),
+            // It may have waited for us, or for its history to be delivered.
+            Ok(announcement) => {
+                let said_at = self.began.elapsed().saturating_sub(message.age());
+                self.known.heard(announcement, said_at)
+            }
             Err(error) => {
                 self.rejected += 1;
                 self.last_rejection = Some(error);
