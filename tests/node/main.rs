@@ -58,6 +58,7 @@ fn main() -> anyhow::Result<()> {
         "fork-service" => forking::fork_service(),
         "hostile" => hostile::run(),
         "models" => models::run(),
+        "models-for-ever" => models::run_for_ever(),
         "crash" => crash::run(args.get(1).context("a job")?),
         other => bail!("no role {other}"),
     }
