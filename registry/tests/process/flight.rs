@@ -309,3 +309,24 @@ fn keep_alive_can_be_given_with_the_request() {
     let info = &registry.list()[0];
     assert_eq!((info.state, info.keep_alive, info.pinned), (ModelState::Loaded, KeepAlive::Forever, true));
 }
+
+#[test]
+fn a_wait_can_have_a_bound() {
+    let registry = ModelRegistry::new();
+    let (release, released) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        let load = move || {
+            released.recv_timeout(PATIENCE).unwrap();
+            number(1)
+        };
+        let asked = &registry;
+        let loader = scope.spawn(move || asked.get_or_load_blocking("n", load).map(drop));
+        until("the load begins", || registry.metrics().misses == 1);
+        let bound = |time| registry.entry("n").wait_at_most(time);
+        let error = bound(Duration::from_millis(20)).get_or_load_blocking(|| number(0)).unwrap_err();
+        assert!(matches!(error, LoadError::Timeout { .. }), "{error}");
+        release.send(()).unwrap();
+        assert_eq!(**bound(Duration::MAX).get_or_load_blocking(|| number(0)).unwrap(), 1);
+        loader.join().unwrap().unwrap();
+    });
+}
