@@ -330,3 +330,23 @@ fn a_wait_can_have_a_bound() {
         loader.join().unwrap().unwrap();
     });
 }
+
+/// An error that asks the registry that it came from.
+#[derive(Debug)]
+struct Curious(ModelRegistry);
+
+impl std::fmt::Display for Curious {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} misses", self.0.metrics().misses)
+    }
+}
+
+impl std::error::Error for Curious {}
+
+#[test]
+fn an_error_may_use_its_registry() {
+    let registry = ModelRegistry::new();
+    let fail = || Err::<Number, _>(Curious(registry.clone()));
+    let error = registry.get_or_load_blocking("n", fail).unwrap_err();
+    assert!(error.to_string().ends_with("1 misses"), "{error}");
+}
