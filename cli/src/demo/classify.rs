@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use rten::{Model, RunOptions, ThreadPool, ValueView};
-use tensorbus::{Bus, Dtype, TensorSpec};
+use tensorbus::{Bus, Dtype, Measured, ModelRegistry, TensorSpec};
 
 use super::digits::{CLASSES, MODEL};
 use super::lifeline::Lifeline;
@@ -15,7 +15,11 @@ use super::tally::Tally;
 
 pub(super) fn run(options: &NodeOptions, lifeline: &Lifeline) -> anyhow::Result<()> {
     let bus = Bus::open()?;
-    let model = Model::load_static_slice(MODEL).context("the model in this program")?;
+    // `tensorbus models` shows it while the demo runs.
+    let registry = ModelRegistry::global();
+    let _announcing = registry.announce(&bus)?;
+    let load = || Model::load_static_slice(MODEL).map(|model| Measured::new(model, MODEL.len() as u64));
+    let model = registry.get_or_load_blocking("digits/1", load).context("the model in this program")?;
     // So small a model is done before a second thread has woken up.
     let run_options = RunOptions::default().with_thread_pool(Some(Arc::new(ThreadPool::with_num_threads(1))));
     let batches = pipeline::batches(&bus, &options.demo).subscriber()?;

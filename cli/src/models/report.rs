@@ -92,8 +92,11 @@ impl<'a> ModelReport<'a> {
 /// What people are shown.
 pub(super) fn text(session: &str, processes: &[ProcessModels], silent: usize) -> String {
     let mut text = if processes.iter().all(|process| process.models.is_empty()) {
-        let programs = output::count(processes.len(), "program announces", "programs announce");
-        format!("no models in session {session:?}: {programs} models there\n")
+        let why = match processes.len() {
+            0 => "no program there announces a registry".to_owned(),
+            some => format!("the registries of {} are empty", output::count(some, "program", "programs")),
+        };
+        format!("no models in session {session:?}: {why}\n")
     } else {
         format!("session {session}\n{}", output::table(&rows(processes), &[2, 5, 6]))
     };
