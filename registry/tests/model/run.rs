@@ -44,7 +44,8 @@ enum What {
     Wait,
 }
 
-const STEPS: [What; 16] = [
+/// What makes models, and makes them idle, comes more often: there is to be something to decide.
+const STEPS: [What; 24] = [
     What::Request,
     What::RequestOfSize,
     What::RequestPinned,
@@ -61,6 +62,14 @@ const STEPS: [What; 16] = [
     What::Clear,
     What::Sweep,
     What::Wait,
+    What::RequestOfSize,
+    What::Land,
+    What::Drop,
+    What::RequestOfSize,
+    What::Land,
+    What::Drop,
+    What::Land,
+    What::Drop,
 ];
 
 impl Run {
