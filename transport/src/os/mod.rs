@@ -7,6 +7,7 @@ compile_error!(
      elsewhere a Linux container or virtual machine; docs/platforms.md has the list"
 );
 
+mod cache;
 mod clock;
 mod fork;
 mod inherit;
@@ -16,6 +17,7 @@ mod mapping;
 mod memory;
 mod watch;
 
+pub(crate) use cache::prefetch;
 pub(crate) use clock::{Deadline, monotonic_ns};
 pub(crate) use fork::{Forked, Owned};
 pub(crate) use inherit::keep_from_children;

@@ -13,7 +13,7 @@ use iceoryx2::service::port_factory::{PortFactory as _, request_response};
 use iceoryx2::service::service_name::ServiceName;
 use iceoryx2_bb_elementary_traits::zero_copy_send::ZeroCopySend;
 
-use super::super::connection::without_looking;
+use super::super::connection::left_to_iceoryx;
 use super::super::node::{Node, NodeError};
 use super::super::service::{SessionService, pool_file};
 use super::super::shield::{Panicked, shield};
@@ -213,7 +213,7 @@ impl OpenService {
 
 /// A call into iceoryx2 by a port of a control service, which may panic or open connections.
 pub(super) fn ask<T>(call: impl FnOnce() -> T) -> Result<T, Panicked> {
-    without_looking(|| shield(call))
+    left_to_iceoryx(|| shield(call))
 }
 
 /// Whether there is memory for so many messages.
