@@ -51,6 +51,31 @@ fn the_service_thread_removes_the_dead_and_tells_all_of_it_once() {
     assert!(follower.end().success());
 }
 
+/// FR-009: iceoryx2 may forget a dead node and leave a port of it registered, which would keep a place and slots of its topic.
+#[test]
+fn the_service_thread_removes_ports_whose_node_is_gone() {
+    let session = Session::new();
+    let bus = tended(&session);
+    let before = session.files();
+    let mut forgotten = session.node("never-looks", &[]);
+    forgotten.expect("ready");
+    let node_files: Vec<_> = session.files().difference(&before).cloned().collect();
+    let mut other = session.node("never-looks", &[]);
+    other.expect("ready");
+    let publisher = bus.topic("numbers").publisher().unwrap();
+    assert_eq!(publisher.publish_copy(&[1u32], &[1]).unwrap(), 2);
+    let nodes = session.directory().join("nodes");
+    for path in node_files.iter().rev().filter(|path| path.starts_with(&nodes)) {
+        let removed = if path.is_dir() { std::fs::remove_dir(path) } else { std::fs::remove_file(path) };
+        removed.unwrap();
+    }
+    forgotten.kill();
+    let mut deaths = bus.deaths().unwrap();
+    other.kill();
+    eventually("nobody is there to hear", || publisher.publish_copy(&[2u32], &[1]).unwrap() == 0);
+    assert_eq!(pids(std::iter::from_fn(|| Some(deaths.try_recv().unwrap())).take(2)), [other.pid()]);
+}
+
 /// FR-009: without a service thread, whoever cleans tells; a process that was a member twice dies once.
 #[test]
 fn a_death_found_by_hand_is_told_once() {

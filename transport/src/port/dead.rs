@@ -9,7 +9,8 @@ use iceoryx2::node::{DeadNodeView, Node, NodeState, NodeView};
 use iceoryx2::prelude::CallbackProgression;
 
 use super::death_log::{DeathLog, Record};
-use super::node::NodeError;
+use super::ghosts::remove_all_ghosts;
+use super::node::{NodeError, new_node};
 use super::service::{self, SessionService};
 use super::shield::shield;
 use super::stale::{remove_half_made_connections, remove_stale_files};
@@ -37,7 +38,12 @@ pub(super) fn remove_dead(directory: &Path, longest_wait: Duration) -> Result<Cl
         return Ok(Cleaned::default());
     }
     let _turn = Turn::take_within(directory, longest_wait)?;
-    remove_dead_nodes(directory, &config)
+    let cleaned = remove_dead_nodes(directory, &config)?;
+    if cleaned.removed > 0 {
+        // A member for a moment: whoever cleans need not be one, and topics are looked at by members only.
+        remove_all_ghosts(directory, &new_node(&config)?);
+    }
+    Ok(cleaned)
 }
 
 /// The same, and files that belong to no member. In a turn.

@@ -5,7 +5,9 @@
 //! place of the topic, and the slots in its queue, for as long as the topic is there.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use iceoryx2::config::Config;
 use iceoryx2::identifiers::UniqueNodeId;
@@ -14,10 +16,23 @@ use iceoryx2::prelude::CallbackProgression;
 use iceoryx2::service::internal::ServiceInternal;
 use iceoryx2::service::port_factory::PortFactory as _;
 
-use super::service::SessionService;
+use super::node::pub_sub_services;
+use super::service::{Block64, Header, PREFIX, SessionService};
 use super::shield::shield;
-use super::stale::remove_connections_of;
+use super::stale::{TAG_SUFFIX, remove_connections_of};
 use super::topic::PubSub;
+
+/// In a turn. Looks at every topic of the session, of which `node` is a member.
+pub(super) fn remove_all_ghosts(directory: &Path, node: &IoxNode<SessionService>) {
+    for name in pub_sub_services(node.config()).unwrap_or_default() {
+        let builder = || node.service_builder(&name).publish_subscribe::<[Block64]>().user_header::<Header>();
+        match shield(|| builder().open()) {
+            Ok(Ok(topic)) => remove_ghosts(directory, node.config(), &topic),
+            Ok(Err(error)) => tracing::debug!(%name, ?error, "could not look for ports without a node"),
+            Err(panicked) => tracing::debug!(%name, ?panicked, "could not look for ports without a node"),
+        }
+    }
+}
 
 /// In a turn: nobody joins or leaves meanwhile. Removes the topic's ports whose node is neither alive nor waits to be cleaned up.
 pub(super) fn remove_ghosts(directory: &Path, config: &Config, topic: &PubSub) {
@@ -40,10 +55,24 @@ pub(super) fn remove_ghosts(directory: &Path, config: &Config, topic: &PubSub) {
     }
     remove_connections_of(directory, &ports.iter().map(|(port, _)| *port).collect());
     for (port, node) in ports {
+        // iceoryx2 removes a port only where it can remove its tag too, which has gone with the node.
+        let tagged = tag(directory, node.value(), port);
         let removed =
             shield(|| SessionService::__internal_remove_node_from_service(&node, topic.service_hash(), config));
-        tracing::debug!(port, ?removed, "removed a port that its dead node left");
+        tracing::debug!(port, ?tagged, ?removed, "removed a port that its dead node left");
+        let _ = std::fs::remove_dir(node_directory(directory, node.value()));
     }
+}
+
+/// Whoever is killed before it is gone again leaves half a node, which the next turn removes.
+fn tag(directory: &Path, node: u128, port: u128) -> io::Result<()> {
+    let of_node = node_directory(directory, node);
+    std::fs::create_dir_all(&of_node)?;
+    File::create(of_node.join(format!("{PREFIX}{port}{TAG_SUFFIX}"))).map(drop)
+}
+
+fn node_directory(directory: &Path, node: u128) -> PathBuf {
+    directory.join("nodes").join(node.to_string())
 }
 
 /// All nodes that are alive, or dead and wait to be cleaned up; `None` if they cannot be listed.

@@ -9,7 +9,7 @@ use iceoryx2::service::builder::publish_subscribe::PublishSubscribeOpenError;
 use iceoryx2::service::port_factory::{PortFactory as _, publish_subscribe};
 
 use super::ghosts::remove_ghosts;
-use super::node::{Node, clean};
+use super::node::{Node, clean, pub_sub_services};
 use super::service::{Block64, Header, SessionService};
 use super::shield::shield;
 use super::turn::{Part, Turn};
@@ -340,10 +340,9 @@ impl TopicFacts {
 
     /// Names of the topics that exist in the session.
     pub(crate) fn names(node: &Node) -> Result<Vec<String>, super::NodeError> {
-        let mut names: Vec<_> = node
-            .service_names()?
+        let mut names: Vec<_> = pub_sub_services(node.get()?.config())?
             .iter()
-            .filter_map(|service| service.strip_prefix(SERVICE_PREFIX).map(str::to_owned))
+            .filter_map(|service| service.as_str().strip_prefix(SERVICE_PREFIX).map(str::to_owned))
             .collect();
         names.sort();
         Ok(names)
