@@ -51,6 +51,26 @@ fn the_service_thread_removes_the_dead_and_tells_all_of_it_once() {
     assert!(follower.end().success());
 }
 
+/// FR-009: nobody asks for it, and there is no service thread.
+#[test]
+fn whoever_opens_a_topic_or_leaves_removes_the_dead() {
+    let session = Session::new();
+    let bus = session.bus();
+    let kill_one = || {
+        let mut node = session.node("join", &[]);
+        node.expect("joined");
+        node.kill();
+        eventually("the death shows", || bus.members().unwrap().1 == [node.pid()]);
+    };
+    kill_one();
+    let topic = bus.topic("numbers").subscriber().unwrap();
+    assert!(bus.members().unwrap().1.is_empty());
+    let leaving = session.bus();
+    kill_one();
+    drop((topic, leaving));
+    assert!(bus.members().unwrap().1.is_empty());
+}
+
 /// FR-009: iceoryx2 may forget a dead node and leave a port of it registered, which would keep a place and slots of its topic.
 #[test]
 fn the_service_thread_removes_ports_whose_node_is_gone() {

@@ -19,6 +19,7 @@ mod messages;
 mod overflow;
 mod policies;
 mod pools;
+mod promises;
 mod quota;
 mod waiting;
 
