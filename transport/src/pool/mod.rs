@@ -11,4 +11,4 @@ pub use admission::PoolError;
 pub(crate) use admission::admit;
 pub use facts::MemoryFacts;
 pub(crate) use growth::Growth;
-pub(crate) use ledger::{POOL_SUFFIX, admit_to_quota, quota, set_quota, settle_session, used};
+pub(crate) use ledger::{POOL_SUFFIX, admit_to_quota, look_at_quota, quota, set_quota, settle_session, used};
