@@ -7,6 +7,7 @@ mod crash;
 mod forking;
 mod growing;
 mod hostile;
+mod limits;
 mod sealed;
 
 use std::io::{BufRead, BufReader};
@@ -41,8 +42,10 @@ fn main() -> anyhow::Result<()> {
         "latch" => latch(),
         "read-when-told" => read_when_told(number(1)?),
         "signals" => signals(),
-        "few-descriptors" => few_descriptors(number(1)?),
-        "many-topics" => many_topics(number(1)?),
+        "few-descriptors" => limits::few_descriptors(number(1)?),
+        "many-topics" => limits::many_topics(number(1)?),
+        "starve-receiving" => limits::starve_receiving(),
+        "starve-sending" => limits::starve_sending(),
         "big-pool" => big_pool(args.get(1).context("a directory")?, number(2)?, number(3)?),
         "control-serve" => control::serve(args.get(1).context("a name")?),
         "control-hold" => control::hold(args.get(1).context("a name")?),
@@ -313,51 +316,6 @@ fn signals() -> anyhow::Result<()> {
         anyhow::ensure!(result == 0, "sigaction failed");
         say(if action.sa_sigaction == libc::SIG_DFL { "default" } else { "changed" });
     }
-    Ok(())
-}
-
-/// Opens topics with so few file descriptors that it must fail, and prints how.
-fn few_descriptors(limit: usize) -> anyhow::Result<()> {
-    // What iceoryx2 opened in the parent for other tests came along: it does not close its files at exec.
-    let limit = limit + std::fs::read_dir("/proc/self/fd")?.count();
-    let bus = Bus::open()?;
-    let rlimit = rustix::process::Rlimit { current: Some(limit as u64), maximum: Some(limit as u64) };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, rlimit)?;
-    let mut kept = Vec::new();
-    for number in 0..limit {
-        let topic = bus.topic(&format!("topic-{number}"));
-        match topic.clone().publisher().and_then(|publisher| Ok((publisher, topic.subscriber()?))) {
-            Ok(ports) => kept.push(ports),
-            Err(error) => {
-                say(format!("error: {error}"));
-                return Ok(());
-            }
-        }
-    }
-    say("no error");
-    Ok(())
-}
-
-/// Publishes and receives on so many topics at the same time, under a limit of 1024 descriptors; prints how many each takes.
-fn many_topics(topics: usize) -> anyhow::Result<()> {
-    let descriptors = || Ok::<_, std::io::Error>(std::fs::read_dir("/proc/self/fd")?.count());
-    // A parent that runs many tests at a time hands descriptors of iceoryx2 down.
-    let limit = Some(1024 + descriptors()? as u64);
-    let rlimit = rustix::process::Rlimit { current: limit, maximum: limit };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, rlimit)?;
-    let bus = Bus::open()?;
-    let before = descriptors()?;
-    let mut ports = Vec::new();
-    for number in 0..topics {
-        let topic = bus.topic(&format!("topic-{number}"));
-        let publisher = topic.clone().slot_bytes(64).publisher()?;
-        ports.push((publisher, topic.subscriber()?));
-    }
-    for (number, (publisher, subscriber)) in ports.iter().enumerate() {
-        publisher.publish_copy(&[number as u64], &[1])?;
-        anyhow::ensure!(subscriber.recv(Duration::from_secs(10))?.first().view::<u64>()? == [number as u64]);
-    }
-    say((descriptors()? - before) as f64 / topics as f64);
     Ok(())
 }
 

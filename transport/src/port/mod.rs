@@ -23,6 +23,7 @@ mod stale;
 mod tended;
 mod topic;
 mod turn;
+mod unopened;
 mod wake;
 
 pub(crate) use control::{Asked, ClientPort, ServerPort};

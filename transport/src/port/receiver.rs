@@ -19,6 +19,7 @@ use super::shield::shield;
 use super::tended::Tended;
 use super::topic::{OpenTopic, TopicError};
 use super::turn::{Part, Turn};
+use super::unopened::Unopened;
 use super::wake::{self, Ear};
 use crate::os::{Forked, keep_from_children};
 use crate::wire::Preamble;
@@ -50,6 +51,7 @@ struct Ports<S> {
     /// Threads that sleep, or are about to.
     sleepers: usize,
     incoming: Incoming,
+    unopened: Unopened,
     /// Looks into empty queues since iceoryx2 was asked.
     looks: u32,
     state: S,
@@ -110,18 +112,21 @@ impl<S: Send + 'static> Receiver<S> {
         let ear = Ear::new(&topic.services.get()?.board, 0..topic.settings().max_subscribers)
             .map_err(|error| topic.failed(format!("a socket to be woken by: {error}")))?
             .ok_or_else(too_many)?;
-        let created = shield(|| topic.services.get().map(|services| services.pub_sub.subscriber_builder().create()));
+        let pub_sub = &topic.services.get()?.pub_sub;
+        let unopened = Unopened::new(node.directory(), pub_sub);
+        let builder = || pub_sub.subscriber_builder().set_degradation_handler(unopened.note());
+        let created = shield(|| builder().create());
         // Before another port of this thread takes them for its own, and whatever came of it.
         let mut incoming = Incoming::default();
         incoming.update();
-        let subscriber = created.map_err(|panicked| topic.failed(panicked.0))??.map_err(|error| match error {
+        let subscriber = created.map_err(|panicked| topic.failed(panicked.0))?.map_err(|error| match error {
             SubscriberCreateError::ExceedsMaxSupportedSubscribers => too_many(),
             error => topic.failed(format!("subscriber: {error:?}")),
         })?;
         let wake_up = ear.as_fd().as_raw_fd();
         // SAFETY: used under the mutex that it goes into here.
         let subscriber = unsafe { Alone::new(subscriber) };
-        let ports = Ports { subscriber, ear, sleepers: 0, incoming, looks: 0, state };
+        let ports = Ports { subscriber, ear, sleepers: 0, incoming, unopened, looks: 0, state };
         let (ports, broken) = (Arc::new(Part::new(Mutex::new(ports), node.directory())), Arc::default());
         let look = (Arc::clone(&ports), Arc::clone(&broken));
         let tended_key = node.tended().add(move || tend(&look.0, &look.1));
@@ -144,6 +149,9 @@ fn tend<S>(ports: &Part<Mutex<Ports<S>>>, broken: &AtomicBool) {
     let Ok(mut ports) = ports.try_lock() else { return };
     if broken.load(Ordering::Relaxed) {
         return;
+    }
+    if ports.unopened.are_any() {
+        ports.unopened.try_again();
     }
     if shield(|| ports.subscriber.update_connections()).is_err() {
         broken.store(true, Ordering::Relaxed);
@@ -269,6 +277,9 @@ impl<S> Receiving<'_, S> {
 impl<S> Ports<S> {
     #[inline]
     fn look(&mut self) -> Look {
+        if self.unopened.are_any() {
+            self.unopened.try_again();
+        }
         // Opens connections to new publishers; costs one load while there are none.
         let _ = self.subscriber.update_connections();
         self.incoming.update();

@@ -21,6 +21,7 @@ use super::slots::Slots;
 use super::tended::Tended;
 use super::topic::{OpenTopic, Overflow, TopicError};
 use super::turn::{Part, Turn};
+use super::unopened::Unopened;
 use super::wake::{Board, Ringer};
 use crate::layout::MessageLayout;
 use crate::os::{Forked, monotonic_ns, reserve};
@@ -70,6 +71,7 @@ pub(super) struct Ports {
     slots: Slots,
     pub(super) links: Links,
     pub(super) publisher: Alone<Publisher<SessionService, [Block64], Header>>,
+    unopened: Unopened,
     board: Arc<Board>,
     ringer: Arc<Ringer>,
     /// Number of the next message: under the same lock as sending, so that numbers arrive in order.
@@ -139,7 +141,8 @@ impl Sender {
         admit(needed, &facts)?;
         let turn = Turn::take(node.directory()).map_err(|error| topic.failed(error))?;
         node.admit_to_quota(needed)?;
-        let publisher = create_publisher(topic, slots, blocks)?;
+        let unopened = Unopened::new(node.directory(), &topic.services.get()?.pub_sub);
+        let publisher = create_publisher(topic, slots, blocks, &unopened)?;
         let prepare = |reason| PoolError::Prepare { needed, reason };
         let file = pool_file(node.directory(), publisher.id().value()).map_err(prepare)?;
         let growing = OnceLock::new();
@@ -163,8 +166,17 @@ impl Sender {
         // SAFETY: used under the mutex that it goes into here.
         let publisher = unsafe { Alone::new(publisher) };
         let (board, ringer) = (topic.services.get()?.board.clone(), node.ringer().clone());
-        let ports =
-            Ports { pool, slots: accounts, links, publisher, board, ringer, next_sequence: 0, layouts: Vec::new() };
+        let ports = Ports {
+            pool,
+            slots: accounts,
+            links,
+            publisher,
+            unopened,
+            board,
+            ringer,
+            next_sequence: 0,
+            layouts: Vec::new(),
+        };
         let (ports, broken) = (Arc::new(Part::new(Mutex::new(ports), node.directory())), Arc::default());
         let look = (Arc::clone(&ports), Arc::clone(&broken));
         let tended_key = node.tended().add(move || tend(&look.0, &look.1));
@@ -392,6 +404,9 @@ impl Ports {
 
     #[inline]
     fn deliver(&mut self, slot: usize, when_full: WhenFull) -> Tally {
+        if self.unopened.are_any() {
+            self.unopened.try_again();
+        }
         let _ = self.publisher.update_connections();
         self.update();
         self.links.reclaim(&mut self.slots);
@@ -411,6 +426,9 @@ fn tend(ports: &Part<Mutex<Ports>>, broken: &AtomicBool) {
         return;
     }
     let updated = shield(|| {
+        if ports.unopened.are_any() {
+            ports.unopened.try_again();
+        }
         let _ = ports.publisher.update_connections();
         ports.update();
     });
@@ -459,6 +477,7 @@ fn create_publisher(
     topic: &OpenTopic,
     slots: usize,
     blocks: usize,
+    unopened: &Unopened,
 ) -> Result<Publisher<SessionService, [Block64], Header>, TopicError> {
     let created = shield(|| {
         topic.services.get().map(|services| {
@@ -469,6 +488,7 @@ fn create_publisher(
                 .allocation_strategy(AllocationStrategy::Static)
                 .max_loaned_samples(slots)
                 .override_sample_preallocation(move |_| slots)
+                .set_degradation_handler(unopened.note())
                 .create()
         })
     })
