@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use tempfile::TempDir;
 use tensorbus::Bus;
 
 /// Long enough for a loaded machine; what takes longer hangs.
@@ -16,27 +15,23 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// Where the children find the session, if it is not where sessions are by default.
-const DIRECTORY_VARIABLE: &str = "TENSORBUS_TEST_DIRECTORY";
-
 /// A session that only this test uses. Dropping it checks that nothing of it is left.
 pub(crate) struct Session {
     pub(crate) name: String,
-    /// A directory of its own, if the module that includes this file wants one.
-    base: Option<TempDir>,
+    directory: PathBuf,
     _watchdog: Watchdog,
 }
 
 impl Session {
     pub(crate) fn new() -> Self {
-        let name = format!("t{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        Self { name, base: super::base(), _watchdog: Watchdog::start() }
+        let asked = format!("t{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        // Where it lies, and what it is called for the children, is the backend's.
+        let bus = open(&asked);
+        Self { name: bus.session().to_owned(), directory: bus.directory().to_owned(), _watchdog: Watchdog::start() }
     }
 
     pub(crate) fn bus(&self) -> Bus {
-        let builder = Bus::builder().session(&self.name);
-        let builder = if let Some(base) = &self.base { builder.directory(base.path()) } else { builder };
-        builder.open().expect("bus")
+        open(&self.name)
     }
 
     /// Starts a child in this session that plays `role`.
@@ -47,8 +42,8 @@ impl Session {
     pub(crate) fn command(&self, role: &str, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_node"));
         command.arg(role).args(args).env("TENSORBUS_SESSION", &self.name);
-        if let Some(base) = &self.base {
-            command.env(DIRECTORY_VARIABLE, base.path());
+        if let Some(backend) = super::backend() {
+            command.env(tensorbus::BACKEND_VARIABLE, backend.to_string());
         }
         command
     }
@@ -86,10 +81,15 @@ impl Session {
     }
 
     pub(crate) fn directory(&self) -> PathBuf {
-        let user = rustix::process::geteuid().as_raw();
-        let base = self.base.as_ref().map_or_else(Bus::default_directory, |base| base.path().to_owned());
-        base.join(format!("tb-{user}-{}", self.name))
+        self.directory.clone()
     }
+}
+
+/// On the backend that the module wants which includes this file.
+fn open(session: &str) -> Bus {
+    let builder = Bus::builder().session(session);
+    let builder = if let Some(backend) = super::backend() { builder.backend(backend) } else { builder };
+    builder.open().expect("bus")
 }
 
 impl Drop for Session {

@@ -21,7 +21,7 @@ use tensorbus::prelude::*;
 use crate::support::{Node, PATIENCE, Random, Session, eventually};
 
 /// The sessions lie where they do by default.
-fn base() -> Option<tempfile::TempDir> {
+fn backend() -> Option<tensorbus::Backend> {
     None
 }
 

@@ -64,14 +64,6 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-/// The session that the parent means.
-fn open() -> Result<Bus, tensorbus::SessionError> {
-    match std::env::var_os("TENSORBUS_TEST_DIRECTORY") {
-        Some(directory) => Bus::builder().directory(directory).open(),
-        None => Bus::open(),
-    }
-}
-
 fn say(line: impl std::fmt::Display) {
     println!("{line}");
 }
@@ -88,7 +80,7 @@ fn pattern(sequence: usize, len: usize) -> Vec<u32> {
 
 /// Publishes `count` messages of `len` numbers when told, then waits for the end.
 fn publish(count: usize, len: usize) -> anyhow::Result<()> {
-    let bus = open()?;
+    let bus = Bus::open()?;
     let publisher = bus.topic("numbers").slot_bytes(len * 4).overflow(Overflow::Block(PATIENCE)).publisher()?;
     say("ready");
     told();
@@ -121,7 +113,7 @@ fn publish_for_ever() -> anyhow::Result<()> {
 
 /// Loans a slot, writes half of it, and waits to be killed.
 fn hold_loan() -> anyhow::Result<()> {
-    let bus = open()?;
+    let bus = Bus::open()?;
     let publisher = bus.topic("numbers").publisher()?;
     publisher.publish_copy(&[1u32, 2, 3], &[3])?;
     let mut tensor = publisher.loan(Dtype::U32, &[3])?;
@@ -134,7 +126,7 @@ fn hold_loan() -> anyhow::Result<()> {
 
 /// Subscribes, takes as many messages as it may hold, and keeps them.
 fn subscribe_and_hold() -> anyhow::Result<()> {
-    let bus = open()?;
+    let bus = Bus::open()?;
     let subscriber = bus.topic("numbers").subscriber()?;
     say("ready");
     let held: Vec<Message> = (0..4).map(|_| subscriber.recv(PATIENCE)).collect::<Result<_, _>>()?;
@@ -146,7 +138,7 @@ fn subscribe_and_hold() -> anyhow::Result<()> {
 
 /// Answers each of `count` messages on `ping` with the same number on `pong`, asleep in between.
 fn echo(count: usize) -> anyhow::Result<()> {
-    let bus = open()?;
+    let bus = Bus::open()?;
     let ping = bus.topic("ping").spin(Duration::ZERO).subscriber()?;
     let pong = bus.topic("pong").slot_bytes(8).publisher()?;
     say("ready");
@@ -252,7 +244,7 @@ fn maps() -> anyhow::Result<()> {
 
 /// Is a member of the session until it is told to leave.
 fn join() -> anyhow::Result<()> {
-    let _bus = open()?;
+    let _bus = Bus::open()?;
     say("joined");
     told();
     Ok(())

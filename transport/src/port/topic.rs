@@ -278,16 +278,16 @@ impl OpenTopic {
         node.get()?;
         // Places and names that the dead still have are free again.
         clean(node.directory());
+        // Before the table: whoever waits for their turn keeps no other thread from waiting for theirs.
+        let _turn = Turn::take(node.directory()).map_err(|error| failed(name, error))?;
         let mut open = node.topics().lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(topic) = open.get(name).and_then(Weak::upgrade) {
             wishes.verify(name, &topic.settings)?;
-            let _turn = Turn::take(node.directory()).map_err(|error| failed(name, error))?;
             remove_ghosts(node.directory(), node.get()?.config(), &topic.services.get()?.pub_sub);
             return Ok(topic);
         }
         let facts = MemoryFacts::gather(node.directory()).map_err(|error| failed(name, error))?;
         admit(ROOM_FOR_FILES, &facts)?;
-        let _turn = Turn::take(node.directory()).map_err(|error| failed(name, error))?;
         let (pub_sub, is_new) = open_or_create_pub_sub(node, name, &settings)?;
         if !is_new {
             remove_ghosts(node.directory(), node.get()?.config(), &pub_sub);
