@@ -76,19 +76,14 @@ fn whoever_opens_a_topic_or_leaves_removes_the_dead() {
 fn the_service_thread_removes_ports_whose_node_is_gone() {
     let session = Session::new();
     let bus = tended(&session);
+    let mut other = session.node("never-looks", &[]);
+    other.expect("ready");
+    let publisher = bus.topic("numbers").slot_bytes(64).publisher().unwrap();
     let before = session.files();
     let mut forgotten = session.node("never-looks", &[]);
     forgotten.expect("ready");
-    let node_files: Vec<_> = session.files().difference(&before).cloned().collect();
-    let mut other = session.node("never-looks", &[]);
-    other.expect("ready");
-    let publisher = bus.topic("numbers").publisher().unwrap();
     assert_eq!(publisher.publish_copy(&[1u32], &[1]).unwrap(), 2);
-    let nodes = session.directory().join("nodes");
-    for path in node_files.iter().rev().filter(|path| path.starts_with(&nodes)) {
-        let removed = if path.is_dir() { std::fs::remove_dir(path) } else { std::fs::remove_file(path) };
-        removed.unwrap();
-    }
+    session.remove_node_since(&before);
     forgotten.kill();
     let mut deaths = bus.deaths().unwrap();
     other.kill();

@@ -80,6 +80,15 @@ impl Session {
         found
     }
 
+    /// Makes iceoryx2 forget a process that joined after `before`: what it has registered in topics stays.
+    pub(crate) fn remove_node_since(&self, before: &BTreeSet<PathBuf>) {
+        let nodes = self.directory.join("nodes");
+        // What lies in a directory comes after it.
+        for path in self.files().iter().rev().filter(|path| path.starts_with(&nodes) && !before.contains(*path)) {
+            if path.is_dir() { std::fs::remove_dir(path) } else { std::fs::remove_file(path) }.expect("removed");
+        }
+    }
+
     pub(crate) fn directory(&self) -> PathBuf {
         self.directory.clone()
     }

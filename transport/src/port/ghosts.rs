@@ -1,8 +1,8 @@
-//! Ports that are registered in a topic although their node is gone.
+//! Ports that are registered in a topic or control service although their node is gone.
 //!
 //! iceoryx2 skips a port whose connections it cannot open when it removes a dead node, and then forgets the node. That happens
 //! when the other side, alive, is just making its connection to the dead one: messages need no turn. A ghost would keep a
-//! place of the topic, and the slots in its queue, for as long as the topic is there.
+//! place, and the slots in its queue, for as long as the topic is there; that of a server, the name.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -15,21 +15,32 @@ use iceoryx2::node::{Node as IoxNode, NodeState, NodeView};
 use iceoryx2::prelude::CallbackProgression;
 use iceoryx2::service::internal::ServiceInternal;
 use iceoryx2::service::port_factory::PortFactory as _;
+use iceoryx2::service::service_hash::ServiceHash;
+use iceoryx2::service::static_config::messaging_pattern::MessagingPattern;
 
-use super::node::pub_sub_services;
+use super::control;
+use super::node::services;
 use super::service::{Block64, Header, PREFIX, SessionService};
 use super::shield::shield;
 use super::stale::{TAG_SUFFIX, remove_connections_of};
 use super::topic::PubSub;
 
-/// In a turn. Looks at every topic of the session, of which `node` is a member.
+/// In a turn. Looks at every topic and control service of the session, of which `node` is a member.
 pub(super) fn remove_all_ghosts(directory: &Path, node: &IoxNode<SessionService>) {
-    for name in pub_sub_services(node.config()).unwrap_or_default() {
+    let config = node.config();
+    let is_topic = |pattern: &MessagingPattern| matches!(pattern, MessagingPattern::PublishSubscribe(_));
+    for name in services(config, is_topic).unwrap_or_default() {
         let builder = || node.service_builder(&name).publish_subscribe::<[Block64]>().user_header::<Header>();
         match shield(|| builder().open()) {
-            Ok(Ok(topic)) => remove_ghosts(directory, node.config(), &topic),
-            Ok(Err(error)) => tracing::debug!(%name, ?error, "could not look for ports without a node"),
-            Err(panicked) => tracing::debug!(%name, ?panicked, "could not look for ports without a node"),
+            Ok(Ok(topic)) => remove_ghosts(directory, config, &topic),
+            failed => tracing::debug!(%name, ?failed, "could not look for ports without a node"),
+        }
+    }
+    let is_control = |pattern: &MessagingPattern| matches!(pattern, MessagingPattern::RequestResponse(_));
+    for name in services(config, is_control).unwrap_or_default() {
+        match shield(|| control::ports_of(node, &name)) {
+            Ok(Ok((service, ports))) => remove_ports_without_node(directory, config, &service, ports),
+            failed => tracing::debug!(%name, ?failed, "could not look for ports without a node"),
         }
     }
 }
@@ -45,6 +56,15 @@ pub(super) fn remove_ghosts(directory: &Path, config: &Config, topic: &PubSub) {
         ports.push((port.subscriber_id.value(), port.node_id));
         CallbackProgression::Continue
     });
+    remove_ports_without_node(directory, config, topic.service_hash(), ports);
+}
+
+fn remove_ports_without_node(
+    directory: &Path,
+    config: &Config,
+    service: &ServiceHash,
+    mut ports: Vec<(u128, UniqueNodeId)>,
+) {
     if ports.is_empty() {
         return;
     }
@@ -57,8 +77,7 @@ pub(super) fn remove_ghosts(directory: &Path, config: &Config, topic: &PubSub) {
     for (port, node) in ports {
         // iceoryx2 removes a port only where it can remove its tag too, which has gone with the node.
         let tagged = tag(directory, node.value(), port);
-        let removed =
-            shield(|| SessionService::__internal_remove_node_from_service(&node, topic.service_hash(), config));
+        let removed = shield(|| SessionService::__internal_remove_node_from_service(&node, service, config));
         tracing::debug!(port, ?tagged, ?removed, "removed a port that its dead node left");
         let _ = std::fs::remove_dir(node_directory(directory, node.value()));
     }

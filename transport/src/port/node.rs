@@ -159,12 +159,15 @@ pub(super) fn new_node(config: &Config) -> Result<IoxNode<SessionService>, NodeE
         .map_err(|error| NodeError::Failed(format!("{error:?}")))
 }
 
-/// Names of all publish-subscribe services of a session.
-pub(super) fn pub_sub_services(config: &Config) -> Result<Vec<ServiceName>, NodeError> {
+/// Names of all services of a session that have such a pattern.
+pub(super) fn services(
+    config: &Config,
+    is_wanted: impl Fn(&MessagingPattern) -> bool,
+) -> Result<Vec<ServiceName>, NodeError> {
     let mut names = Vec::new();
     let listed = shield(|| {
         SessionService::list(config, |details| {
-            if matches!(details.static_details.messaging_pattern(), MessagingPattern::PublishSubscribe(_)) {
+            if is_wanted(details.static_details.messaging_pattern()) {
                 names.push(*details.static_details.name());
             }
             CallbackProgression::Continue

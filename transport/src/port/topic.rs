@@ -7,9 +7,10 @@ use iceoryx2::prelude::CallbackProgression;
 use iceoryx2::service::attribute::{AttributeKey, AttributeSet, AttributeSpecifier, AttributeValue};
 use iceoryx2::service::builder::publish_subscribe::PublishSubscribeOpenError;
 use iceoryx2::service::port_factory::{PortFactory as _, publish_subscribe};
+use iceoryx2::service::static_config::messaging_pattern::MessagingPattern;
 
 use super::ghosts::remove_ghosts;
-use super::node::{Node, clean, pub_sub_services};
+use super::node::{Node, clean, services};
 use super::service::{Block64, Header, SessionService};
 use super::shield::shield;
 use super::turn::{Part, Turn};
@@ -340,7 +341,8 @@ impl TopicFacts {
 
     /// Names of the topics that exist in the session.
     pub(crate) fn names(node: &Node) -> Result<Vec<String>, super::NodeError> {
-        let mut names: Vec<_> = pub_sub_services(node.get()?.config())?
+        let is_topic = |pattern: &MessagingPattern| matches!(pattern, MessagingPattern::PublishSubscribe(_));
+        let mut names: Vec<_> = services(node.get()?.config(), is_topic)?
             .iter()
             .filter_map(|service| service.as_str().strip_prefix(SERVICE_PREFIX).map(str::to_owned))
             .collect();
