@@ -94,8 +94,7 @@ fn configuration_files_of_iceoryx2_are_not_read() {
 fn signal_handlers_stay_as_they_were() {
     let session = Session::new();
     let node = session.node("signals", &[]);
-    node.expect("default");
-    node.expect("default");
+    node.expect("as before");
     assert!(node.end().success());
 }
 
