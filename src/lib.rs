@@ -25,6 +25,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub use tensorbus_registry::*;
 pub use tensorbus_transport::*;
 
 /// What most programs need: `use tensorbus::prelude::*`.

@@ -41,7 +41,7 @@ use crate::topic::TopicBuilder;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Bus {
-    inner: Arc<BusInner>,
+    pub(super) inner: Arc<BusInner>,
 }
 
 /// Dropped in the order of its fields: the thread ends, then the node leaves while the session is still held.

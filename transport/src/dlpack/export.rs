@@ -7,6 +7,7 @@ use super::abi::{
 };
 use crate::contiguous::ContiguousTensor;
 use crate::layout::TensorLayout;
+use crate::map::MappedTensor;
 use crate::message::Tensor;
 
 /// What a consumer holds: the managed tensor first, so that a pointer to it is one to all of this.
@@ -31,6 +32,18 @@ impl Tensor {
     /// As [`Tensor::to_dlpack`], for consumers that only know the structure from before DLPack 1.0.
     ///
     /// That has no flags, so it cannot say that the memory is read-only: only for consumers known not to write.
+    pub fn to_dlpack_legacy(&self) -> NonNull<DLManagedTensor> {
+        legacy(self.clone(), self.layout(), self.bytes().as_ptr())
+    }
+}
+
+impl MappedTensor {
+    /// As [`Tensor::to_dlpack`]: no copy, flagged read-only, and the region stays until the consumer calls the deleter.
+    pub fn to_dlpack(&self) -> NonNull<DLManagedTensorVersioned> {
+        versioned(self.clone(), DLPACK_FLAG_READ_ONLY, self.layout(), self.bytes().as_ptr())
+    }
+
+    /// As [`Tensor::to_dlpack_legacy`].
     pub fn to_dlpack_legacy(&self) -> NonNull<DLManagedTensor> {
         legacy(self.clone(), self.layout(), self.bytes().as_ptr())
     }

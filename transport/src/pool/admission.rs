@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use super::MemoryFacts;
 
-/// Why there is no memory for a publisher's slots, or for the small files of a topic.
+/// Why there is no memory for a publisher's slots, for a blob, or for the small files of a topic.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PoolError {

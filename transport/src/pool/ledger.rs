@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::PoolError;
+use super::blobs::{bytes_of_blobs, settle_blobs};
 use super::quota::{Step, fits, settle};
 use crate::os::is_used_elsewhere;
 
@@ -55,23 +56,29 @@ pub(crate) fn admit_to_quota(directory: &Path, needed: u64, clean_up: impl FnOnc
     })
 }
 
-/// What is to be done whenever the session has changed: second names come and go. Nothing without a quota.
+/// What is to be done whenever the session has changed: blobs that nobody uses go, and with a quota second names of pools
+/// come and go.
 pub(crate) fn settle_session(directory: &Path) {
-    match quota(directory).and_then(|quota| quota.map(|_| used(directory)).transpose()) {
+    let settled = match quota(directory) {
+        Ok(Some(_)) => used(directory),
+        Ok(None) => settle_blobs(directory),
+        Err(error) => Err(error),
+    };
+    match settled {
         Ok(_) => {}
         // The session is gone.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => tracing::warn!(%error, "could not look at the session's pools"),
+        Err(error) => tracing::warn!(%error, "could not look at what the session uses"),
     }
 }
 
-/// Bytes that the pools of the session take, those of departed publishers included as long as somebody maps them.
+/// Bytes that the session's blobs and pools take, the pools of departed publishers included as long as somebody maps them.
 pub(crate) fn used(directory: &Path) -> io::Result<u64> {
     let kept = directory.join(KEPT);
     if !kept.exists() {
         fs::create_dir(&kept)?;
     }
-    let mut used = 0;
+    let mut used = settle_blobs(directory)?;
     for (name, bytes, step) in settled(directory)? {
         used += bytes;
         match step {
@@ -86,7 +93,8 @@ pub(crate) fn used(directory: &Path) -> io::Result<u64> {
 /// The session's quota and what is used of it, for an onlooker: changes nothing.
 pub(crate) fn look_at_quota(directory: &Path) -> io::Result<Option<(u64, u64)>> {
     let Some(quota) = quota(directory)? else { return Ok(None) };
-    Ok(Some((quota, settled(directory)?.iter().map(|(_, bytes, _)| bytes).sum())))
+    let pools: u64 = settled(directory)?.iter().map(|(_, bytes, _)| bytes).sum();
+    Ok(Some((quota, pools + bytes_of_blobs(directory)?)))
 }
 
 /// Each pool that has a name, the bytes for which it counts, and what is to be done.

@@ -16,6 +16,7 @@ use super::shield::shield;
 use super::stale::{remove_half_made_connections, remove_stale_files};
 use super::turn::{Turn, is_between_turns};
 use super::{repair, wake};
+use crate::pool::has_unused_blobs;
 
 /// For another thread of this process that is cleaning another session: iceoryx2 lets only one clean at a time.
 const PATIENCE_WITH_THREADS: Duration = Duration::from_millis(20);
@@ -34,7 +35,8 @@ pub(crate) struct Cleaned {
 pub(super) fn remove_dead(directory: &Path, longest_wait: Duration) -> Result<Cleaned, NodeError> {
     let config = service::config(directory).ok_or(NodeError::PathTooLong)?;
     // Most of the time nobody has died, which can be seen without a turn.
-    if dead_nodes(&config).is_ok_and(|dead| dead.is_empty()) && is_between_turns(directory) {
+    let nobody_died = dead_nodes(&config).is_ok_and(|dead| dead.is_empty()) && is_between_turns(directory);
+    if nobody_died && !has_unused_blobs(directory) {
         return Ok(Cleaned::default());
     }
     let _turn = Turn::take_within(directory, longest_wait)?;

@@ -39,4 +39,4 @@ pub(crate) use sender::{LoanFailure, SendFailure, Sender, Sending};
 pub(crate) use slot::Slot;
 pub(crate) use topic::{OpenTopic, TopicFacts, Wishes};
 pub use topic::{Overflow, TopicError, TopicSettings};
-pub(crate) use turn::hold_still;
+pub(crate) use turn::{Part, Turn, TurnError, hold_still};

@@ -121,7 +121,7 @@ impl Node {
     }
 
     /// In a turn: whether the session's quota leaves `needed` bytes, if need be after the dead are cleaned up.
-    pub(super) fn admit_to_quota(&self, needed: u64) -> Result<(), PoolError> {
+    pub(crate) fn admit_to_quota(&self, needed: u64) -> Result<(), PoolError> {
         pool::admit_to_quota(&self.directory, needed, || {
             if let Err(error) = self.remove_dead() {
                 tracing::warn!(?error, "could not clean up before the quota is asked again");

@@ -1,0 +1,13 @@
+//! Models and their weights: one copy of a model in a process, one copy of its weights on a machine.
+//!
+//! [`SharedWeights`] has an example.
+#![forbid(unsafe_code)]
+
+mod weights;
+
+pub use weights::{
+    AttachWeightsError, Digest, MAX_TENSOR_NAME_BYTES, OpenWeightsError, PublishWeightsError, SharedWeights,
+    WeightsChanged, WeightsFormatError,
+};
+#[doc(hidden)]
+pub use weights::check_weights_bytes;
