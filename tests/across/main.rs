@@ -22,6 +22,7 @@ mod pools;
 mod promises;
 mod quota;
 mod waiting;
+mod weights;
 
 /// The sessions lie where they do by default.
 fn backend() -> Option<tensorbus::Backend> {

@@ -9,6 +9,7 @@ mod growing;
 mod hostile;
 mod limits;
 mod sealed;
+mod weights;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -60,6 +61,10 @@ fn main() -> anyhow::Result<()> {
         "fork-service" => forking::fork_service(),
         "hostile" => hostile::run(),
         "crash" => crash::run(args.get(1).context("a job")?),
+        "weights-publish" => weights::publish(args.get(1).context("a name")?, number(2)? as u32, number(3)?),
+        "weights-publish-for-ever" => weights::publish_for_ever(number(1)?),
+        "weights-attach" => weights::attach(args.get(1).context("a name")?),
+        "weights-map" => weights::map(args.get(1).context("a path")?),
         other => bail!("no role {other}"),
     }
 }
