@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod namespace;
+#[path = "../node/onnx_model.rs"]
+mod onnx_model;
 mod support;
 
 mod control;
@@ -16,6 +18,7 @@ mod life;
 mod lifetimes;
 mod limits;
 mod messages;
+mod models;
 mod overflow;
 mod policies;
 mod pools;

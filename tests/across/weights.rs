@@ -251,8 +251,9 @@ fn check_memory(nodes: &[Node], path: &Path, bytes: usize) {
     assert!((0.97..=1.03).contains(&copies), "{copies} copies for {} processes", nodes.len());
 }
 
-/// Proportional set size of the process's mappings of files at or below a path, in KiB (proc_pid_smaps(5)).
-fn pss_kib(pid: u32, path: &Path) -> usize {
+/// Proportional set size of the process's mappings of files at or below a path, in KiB (proc_pid_smaps(5)); of all its memory
+/// for an empty path.
+pub(crate) fn pss_kib(pid: u32, path: &Path) -> usize {
     let smaps = std::fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap();
     let (mut counts, mut kib) = (false, 0);
     for line in smaps.lines() {
