@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 mod demo;
 mod doctor;
 mod echo;
+mod models;
 mod output;
 mod session;
 mod topics;
@@ -30,6 +31,7 @@ enum Command {
     Doctor(doctor::Args),
     Topics(topics::Args),
     Echo(echo::Args),
+    Models(models::Args),
 }
 
 /// Runs the command that `args` give, the program's name first. Returns its exit code.
@@ -58,5 +60,6 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => doctor::run(args),
         Command::Topics(args) => topics::run(args),
         Command::Echo(args) => echo::run(args),
+        Command::Models(args) => models::run(args),
     }
 }

@@ -199,7 +199,8 @@ fn kills_at_random_points_of_publishing_leave_nothing() {
     let mine = publish(&bus, "mine", &[7; 100_000]).unwrap();
     let alone = bus.quota().unwrap().unwrap().used;
     for round in 0..20 {
-        let mut nodes = [session.node("weights-publish-for-ever", &["4"]), session.node("weights-publish-for-ever", &["4"])];
+        let mut nodes =
+            [session.node("weights-publish-for-ever", &["4"]), session.node("weights-publish-for-ever", &["4"])];
         nodes.iter().for_each(|node| node.expect("ready"));
         nodes.iter_mut().for_each(|node| node.tell("go"));
         let nap = bus.topic("waited").subscriber().unwrap();

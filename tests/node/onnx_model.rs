@@ -152,7 +152,12 @@ pub(crate) fn product(weights: Vec<Tensor>, n: usize) -> Model {
     let node = weights.iter().enumerate().map(|(index, weight)| {
         let from = if index == 0 { "x".to_owned() } else { format!("y{}", index - 1) };
         let to = if index == last { "y".to_owned() } else { format!("y{index}") };
-        Node { input: vec![from, weight.name.clone()], output: vec![to], op_type: "MatMul".to_owned(), attribute: vec![] }
+        Node {
+            input: vec![from, weight.name.clone()],
+            output: vec![to],
+            op_type: "MatMul".to_owned(),
+            attribute: vec![],
+        }
     });
     let graph = Graph {
         node: node.collect(),

@@ -34,9 +34,10 @@ pub mod wire;
 #[cfg(feature = "tokio")]
 pub use async_subscriber::AsyncSubscriber;
 pub use bus::{
-    BACKEND_VARIABLE, Backend, BackendChoice, BackendError, Blob, BlobError, BlobInfo, Bus, BusBuilder, Capabilities, ChosenBy, CleanedUp,
-    DEFAULT_SESSION, Death, Deaths, MAX_BLOB_NAME, MAX_SESSION_NAME, MIN_SHARED_MEMORY, NotChosen, PassedOver, PoolInfo, Quota,
-    ResourceLimit, SESSION_VARIABLE, ServiceThread, SessionError, SessionFacts, SharedMemory, TopicInfo,
+    BACKEND_VARIABLE, Backend, BackendChoice, BackendError, Blob, BlobError, BlobInfo, Bus, BusBuilder, Capabilities,
+    ChosenBy, CleanedUp, DEFAULT_SESSION, Death, Deaths, MAX_BLOB_NAME, MAX_SESSION_NAME, MIN_SHARED_MEMORY, NotChosen,
+    PassedOver, PoolInfo, Quota, ResourceLimit, SESSION_VARIABLE, ServiceThread, SessionError, SessionFacts,
+    SharedMemory, TopicInfo,
 };
 pub use contiguous::{ContiguousError, ContiguousTensor};
 pub use control::{ControlClient, ControlRequest, ControlServer, ServiceBuilder};

@@ -113,10 +113,7 @@ impl Facts {
 }
 
 /// Writes a file, onto the disk, and says what was written.
-fn write(
-    path: &Path,
-    content: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
-) -> Result<Facts, ImportError> {
+fn write(path: &Path, content: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<Facts, ImportError> {
     let io = |reason| ImportError::Io { path: path.to_owned(), reason };
     let file = File::options().write(true).create_new(true).open(path).map_err(io)?;
     let mut to = Hashing { file: BufWriter::new(file), hasher: blake3::Hasher::new(), bytes: 0 };

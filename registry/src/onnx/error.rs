@@ -30,7 +30,9 @@ pub enum OnnxError {
         shape: Vec<i64>,
     },
     /// A weight that cannot lie in another file, or of a type that is not known here, does.
-    #[error("weight {tensor:?} of data type {data_type} lies in another file, which is not possible; export the model again")]
+    #[error(
+        "weight {tensor:?} of data type {data_type} lies in another file, which is not possible; export the model again"
+    )]
     DataType {
         /// The tensor.
         tensor: String,

@@ -48,7 +48,13 @@ fn next(rest: &mut Bytes, place: &'static str) -> Result<Field, OnnxError> {
         return Err(broken("a field with number 0"));
     }
     let len = match wire_type {
-        VARINT => 1 + rest.iter().take(MAX_VARINT).position(|byte| byte & 0x80 == 0).ok_or_else(|| broken("a number without end"))?,
+        VARINT => {
+            1 + rest
+                .iter()
+                .take(MAX_VARINT)
+                .position(|byte| byte & 0x80 == 0)
+                .ok_or_else(|| broken("a number without end"))?
+        }
         FIXED_64 => 8,
         FIXED_32 => 4,
         LENGTH_DELIMITED => number(rest, place)?,

@@ -197,7 +197,8 @@ impl Split {
 
 fn data_at(place: &Place, tensor: &str, data_files: &mut DataFiles<'_>) -> Result<Bytes, OnnxError> {
     let Place { location, offset, len } = place;
-    let is_below = Path::new(location).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    let is_below =
+        Path::new(location).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
     if location.is_empty() || !is_below {
         return Err(OnnxError::Location { tensor: tensor.to_owned(), location: location.clone() });
     }
@@ -205,7 +206,8 @@ fn data_at(place: &Place, tensor: &str, data_files: &mut DataFiles<'_>) -> Resul
         return Ok(Bytes::new());
     }
     let file = data_files(tensor, location)?;
-    let range = offset.checked_add(*len).filter(|&end| end <= file.len() as u64).map(|end| *offset as usize..end as usize);
+    let range =
+        offset.checked_add(*len).filter(|&end| end <= file.len() as u64).map(|end| *offset as usize..end as usize);
     let short = || OnnxError::DataFileShort {
         tensor: tensor.to_owned(),
         location: location.clone(),

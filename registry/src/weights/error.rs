@@ -60,7 +60,9 @@ pub enum PublishWeightsError {
         name: String,
     },
     /// A tensor's name is empty, or longer than [`MAX_TENSOR_NAME_BYTES`], or begins like what fills the gaps.
-    #[error("tensor name {name:?} must have 1 to {MAX_TENSOR_NAME_BYTES} bytes and not begin with {PADDING:?}, nor be __metadata__")]
+    #[error(
+        "tensor name {name:?} must have 1 to {MAX_TENSOR_NAME_BYTES} bytes and not begin with {PADDING:?}, nor be __metadata__"
+    )]
     TensorName {
         /// The beginning of the name.
         name: String,
@@ -90,7 +92,9 @@ pub enum PublishWeightsError {
         elements: usize,
     },
     /// The description of all tensors is longer than safetensors allows.
-    #[error("the names and shapes of all tensors take {bytes} bytes, {max} are allowed; publish them under several names")]
+    #[error(
+        "the names and shapes of all tensors take {bytes} bytes, {max} are allowed; publish them under several names"
+    )]
     HeaderTooLong {
         /// Bytes that it has.
         bytes: usize,

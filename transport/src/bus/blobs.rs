@@ -70,7 +70,9 @@ pub enum BlobError {
         name: String,
     },
     /// Nothing of this name is in use.
-    #[error("nothing is published under the name {name:?}, there are {present:?}; it is there as long as some process uses it")]
+    #[error(
+        "nothing is published under the name {name:?}, there are {present:?}; it is there as long as some process uses it"
+    )]
     NotThere {
         /// The name.
         name: String,

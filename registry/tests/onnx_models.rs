@@ -130,7 +130,9 @@ fn an_imported_model_is_found_again_and_a_damaged_one_made_anew() {
     let again = place.import(&model).unwrap();
     assert_eq!((&again.graph, again.was_cached), (&first.graph, true));
     let data = first.data.clone().unwrap();
-    for (path, bytes) in [(&data, &b"short"[..]), (&first.graph, b"damaged"), (&first.graph.with_file_name("manifest.json"), b"{")] {
+    for (path, bytes) in
+        [(&data, &b"short"[..]), (&first.graph, b"damaged"), (&first.graph.with_file_name("manifest.json"), b"{")]
+    {
         fs::write(path, bytes).unwrap();
         let repaired = place.import(&model).unwrap();
         assert!(!repaired.was_cached, "{}", path.display());
@@ -192,7 +194,10 @@ fn each_broken_rule_is_named() {
     };
     let at = |entries: &[(&str, &str)]| broken(&|tensor| elsewhere(tensor, entries));
     assert!(matches!(broken(&|w| w.dims[0] = 31), OnnxError::DataLength { found: 4096, needed: 3968, .. }));
-    assert!(matches!(broken(&|w| w.data_type = 11), OnnxError::DataLength { needed: 8192, .. }), "a lie about its type");
+    assert!(
+        matches!(broken(&|w| w.data_type = 11), OnnxError::DataLength { needed: 8192, .. }),
+        "a lie about its type"
+    );
     assert!(matches!(broken(&|w| w.dims[0] = -1), OnnxError::Shape { .. }));
     assert!(matches!(broken(&|w| w.dims = vec![i64::MAX; 3]), OnnxError::Shape { .. }));
     for location in ["", "/etc/passwd", "../x", "a/../../x"] {

@@ -56,7 +56,10 @@ fn tensors_are_read_where_they_lie() {
     let weights = files.open(&header, 18).unwrap();
     assert_eq!(weights.tensors().map(|tensor| tensor.name()).collect::<Vec<_>>(), ["a", "b", "bf", "none"]);
     assert_eq!(weights.metadata()["format"], "pt");
-    assert_eq!(weights.tensor("a").unwrap().view::<u64>().unwrap_err(), ViewError::Dtype { name: "a".into(), actual: Dtype::I64, asked: Dtype::U64 });
+    assert_eq!(
+        weights.tensor("a").unwrap().view::<u64>().unwrap_err(),
+        ViewError::Dtype { name: "a".into(), actual: Dtype::I64, asked: Dtype::U64 }
+    );
     assert_eq!(weights.tensor("a").unwrap().view::<i64>().unwrap(), [0x0706_0504_0302_0100]);
     let b = weights.tensor("b").unwrap();
     assert_eq!((b.shape(), b.view::<u16>().unwrap()[3]), (&[2, 2][..], 0x0f0e));
