@@ -7,10 +7,10 @@ mod onnx;
 mod weights;
 
 #[doc(hidden)]
-pub use onnx::check_model_bytes;
+pub use onnx::split_model;
 pub use onnx::{CACHE_VARIABLE, ImportError, ImportedModel, ModelCache, OnnxError};
 #[doc(hidden)]
-pub use weights::check_weights_bytes;
+pub use weights::read_weights;
 pub use weights::{
     AttachWeightsError, Digest, MAX_TENSOR_NAME_BYTES, OpenWeightsError, PublishWeightsError, SharedWeights,
     WeightsChanged, WeightsFormatError,

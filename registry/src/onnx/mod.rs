@@ -10,4 +10,4 @@ mod tensor;
 pub use cache::{CACHE_VARIABLE, ModelCache};
 pub use entry::ImportedModel;
 pub use error::{ImportError, OnnxError};
-pub use split::check_model_bytes;
+pub use split::split_model;

@@ -135,7 +135,7 @@ mod tests {
     use proptest::prelude::*;
     use tensorbus_transport::Dtype;
 
-    use super::super::read::{check_weights_bytes, read};
+    use super::super::read::read_weights;
     use super::*;
 
     fn packed(tensors: &[(String, TensorView<'_>)]) -> Vec<u8> {
@@ -156,11 +156,10 @@ mod tests {
             });
             let mut views: Vec<_> = views.collect();
             let bytes = packed(&views);
-            let contents = read(&bytes).unwrap();
-            prop_assert!(check_weights_bytes(&bytes));
-            prop_assert_eq!(contents.tensors.len(), views.len());
+            let (tensors, _) = read_weights(&bytes).unwrap();
+            prop_assert_eq!(tensors.len(), views.len());
             for (name, view) in &views {
-                let found = &contents.tensors[name];
+                let found = &tensors[name];
                 prop_assert_eq!(&found.shape, &view.layout().shape);
                 prop_assert_eq!(found.offset % ALIGNMENT, 0);
                 prop_assert_eq!(&bytes[found.offset..found.offset + found.len], view.bytes());
@@ -175,7 +174,7 @@ mod tests {
         let values = [1_u16, 2, 3, 4, 5, 6];
         let columns = TensorView::new(&values, &[2, 3], &[1, 2]).unwrap();
         let bytes = packed(&[("w".to_owned(), columns)]);
-        let found = &read(&bytes).unwrap().tensors["w"];
+        let found = &read_weights(&bytes).unwrap().0["w"];
         assert!(found.is_row_major());
         assert_eq!(bytes[found.offset..found.offset + found.len], [1, 0, 3, 0, 5, 0, 2, 0, 4, 0, 6, 0]);
     }

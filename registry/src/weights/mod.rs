@@ -11,5 +11,5 @@ mod shared;
 pub use digest::Digest;
 pub use error::{AttachWeightsError, OpenWeightsError, PublishWeightsError, WeightsChanged, WeightsFormatError};
 pub use layout::MAX_TENSOR_NAME_BYTES;
-pub use read::check_weights_bytes;
+pub use read::read_weights;
 pub use shared::SharedWeights;

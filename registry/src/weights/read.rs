@@ -11,15 +11,11 @@ use super::dtype::from_stored;
 use super::error::WeightsFormatError;
 use super::layout::{LENGTH_BYTES, MAX_TENSOR_NAME_BYTES, PADDING};
 
-/// What lies in the bytes of a safetensors file.
-#[derive(Debug)]
-pub(super) struct Contents {
-    pub(super) tensors: BTreeMap<String, TensorLayout>,
-    pub(super) metadata: HashMap<String, String>,
-}
+/// Tensors by name, and what the file says about itself by key.
+type Contents<T> = (BTreeMap<String, T>, HashMap<String, String>);
 
-/// Looks at the header only: the data of tensors is not read.
-pub(super) fn read(bytes: &[u8]) -> Result<Contents, WeightsFormatError> {
+/// What lies in the bytes of a safetensors file. Looks at the header only: the data of tensors is not read.
+pub fn read_weights(bytes: &[u8]) -> Result<Contents<TensorLayout>, WeightsFormatError> {
     let (header, found) = SafeTensors::read_metadata(bytes)?;
     let data = LENGTH_BYTES + header;
     let mut tensors = BTreeMap::new();
@@ -41,34 +37,12 @@ pub(super) fn read(bytes: &[u8]) -> Result<Contents, WeightsFormatError> {
         let offset = data + info.data_offsets.0;
         tensors.insert(name.clone(), TensorLayout { name, dtype, shape, strides, offset, len });
     }
-    Ok(Contents { tensors, metadata: found.metadata().clone().unwrap_or_default() })
+    Ok((tensors, found.metadata().clone().unwrap_or_default()))
 }
 
 /// The tensors of a region.
-pub(super) fn tensors_of(
-    region: &Region,
-) -> Result<(BTreeMap<String, MappedTensor>, HashMap<String, String>), WeightsFormatError> {
-    let Contents { tensors, metadata } = read(region.bytes())?;
+pub(super) fn tensors_of(region: &Region) -> Result<Contents<MappedTensor>, WeightsFormatError> {
+    let (tensors, metadata) = read_weights(region.bytes())?;
     let tensors = tensors.into_iter().map(|(name, layout)| Ok((name, MappedTensor::new(region, layout)?)));
     Ok((tensors.collect::<Result<_, RegionError>>()?, metadata))
-}
-
-/// For the fuzzer: whether the bytes are weights. Panics if what was accepted breaks a promise.
-pub fn check_weights_bytes(bytes: &[u8]) -> bool {
-    let Ok(contents) = read(bytes) else { return false };
-    let mut ranges: Vec<_> = contents.tensors.values().map(|tensor| (tensor.offset, tensor.len)).collect();
-    ranges.retain(|&(_, len)| len > 0);
-    ranges.sort_unstable();
-    let mut end = LENGTH_BYTES;
-    for (offset, len) in ranges {
-        assert!(offset >= end, "tensors overlap");
-        end = offset + len;
-    }
-    assert!(end <= bytes.len(), "a tensor ends behind the bytes");
-    for (name, tensor) in &contents.tensors {
-        assert_eq!(*name, tensor.name);
-        assert!(tensor.is_row_major());
-        assert_eq!(tensor.dtype.bytes_for(tensor.elements()), Some(tensor.len));
-    }
-    true
 }
