@@ -81,7 +81,7 @@ fn measure(options: &Options) -> anyhow::Result<()> {
     ctrlc::set_handler(move || drop(interrupted.send(Event::Interrupted)))?;
     // A session of its own, which this process keeps.
     let bus = Bus::builder().session(&format!("weights-{}", std::process::id())).open()?;
-    let needed = (options.processes + 1) * options.mib << 20;
+    let needed = ((options.processes + 1) * options.mib) << 20;
     if let Some(available) = MemoryFacts::gather(bus.directory())?.memory_available {
         ensure!(
             needed < available,

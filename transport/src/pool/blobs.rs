@@ -86,7 +86,7 @@ impl BlobFiles {
             fs::remove_file(&path)?;
         }
         let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-        crate::os::reserve_ranges(&path, [0..len]).inspect_err(|_| {
+        crate::os::reserve_ranges(&path, std::iter::once(0..len)).inspect_err(|_| {
             let _ = fs::remove_file(&path);
         })?;
         Ok(Some((file, path)))
