@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use tensorbus::Bus;
+use tensorbus::{Bus, BusBuilder};
 
 /// Long enough for a loaded machine; what takes longer hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,12 +26,16 @@ impl Session {
     pub(crate) fn new() -> Self {
         let asked = format!("t{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         // Where it lies, and what it is called for the children, is the backend's.
-        let bus = open(&asked);
+        let bus = builder(&asked).open().expect("bus");
         Self { name: bus.session().to_owned(), directory: bus.directory().to_owned(), _watchdog: Watchdog::start() }
     }
 
     pub(crate) fn bus(&self) -> Bus {
-        open(&self.name)
+        self.builder().open().expect("bus")
+    }
+
+    pub(crate) fn builder(&self) -> BusBuilder {
+        builder(&self.name)
     }
 
     /// Starts a child in this session that plays `role`.
@@ -95,10 +99,9 @@ impl Session {
 }
 
 /// On the backend that the module wants which includes this file.
-fn open(session: &str) -> Bus {
+fn builder(session: &str) -> BusBuilder {
     let builder = Bus::builder().session(session);
-    let builder = if let Some(backend) = super::backend() { builder.backend(backend) } else { builder };
-    builder.open().expect("bus")
+    if let Some(backend) = super::backend() { builder.backend(backend) } else { builder }
 }
 
 impl Drop for Session {

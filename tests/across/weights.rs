@@ -4,10 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use tensorbus::{
-    AttachWeightsError, BlobError, Bus, PoolError, PublishWeightsError, SharedWeights, TensorView, WeightsFormatError,
+    AttachWeightsError, BlobError, Bus, OpenWeightsError, PoolError, PublishWeightsError, SharedWeights, TensorView,
+    WeightsFormatError,
 };
 
-use crate::support::{Node, Random, Session, eventually};
+use super::support::{Node, Random, Session, eventually};
 
 const MIB: u64 = 1 << 20;
 
@@ -72,7 +73,7 @@ fn weights_keep_the_session() {
 #[test]
 fn a_service_thread_removes_what_the_last_user_left() {
     let session = Session::new();
-    let bus = Bus::builder().session(&session.name).service_thread(Duration::from_millis(10)).open().unwrap();
+    let bus = session.builder().service_thread(Duration::from_millis(10)).open().unwrap();
     let mut publisher = session.node("weights-publish", &["w", "1", "1"]);
     publisher.expect("ready");
     publisher.tell("go");
@@ -103,6 +104,22 @@ fn processes_that_publish_the_same_at_once_get_one_copy() {
     }
 }
 
+/// What another one is writing is waited for, not asked room for.
+#[test]
+fn a_copy_that_is_just_being_made_needs_no_room() {
+    let session = Session::new();
+    let bus = session.builder().quota_bytes(6 * MIB).open().unwrap();
+    for _ in 0..5 {
+        let mut nodes: Vec<_> = (0..4).map(|_| session.node("weights-publish", &["same", "1", "5"])).collect();
+        nodes.iter().for_each(|node| node.expect("ready"));
+        nodes.iter_mut().for_each(|node| node.tell("go"));
+        let digests: Vec<_> = nodes.iter().map(Node::line).collect();
+        assert!(digests.iter().all(|digest| *digest == digests[0]));
+        drop(nodes);
+        nothing_is_left(&bus);
+    }
+}
+
 #[test]
 fn changed_weights_are_others() {
     let session = Session::new();
@@ -125,7 +142,7 @@ fn changed_weights_are_others() {
 #[test]
 fn weights_count_against_the_quota() {
     let session = Session::new();
-    let bus = Bus::builder().session(&session.name).quota_bytes(8 * MIB).open().unwrap();
+    let bus = session.builder().quota_bytes(8 * MIB).open().unwrap();
     let mut node = session.node("weights-publish", &["w", "1", "5"]);
     node.expect("ready");
     node.tell("go");
@@ -195,7 +212,7 @@ fn what_are_no_weights_is_refused() {
 fn kills_at_random_points_of_publishing_leave_nothing() {
     let mut random = Random::seeded();
     let session = Session::new();
-    let bus = Bus::builder().session(&session.name).quota_bytes(256 * MIB).open().unwrap();
+    let bus = session.builder().quota_bytes(256 * MIB).open().unwrap();
     let mine = publish(&bus, "mine", &[7; 100_000]).unwrap();
     let alone = bus.quota().unwrap().unwrap().used;
     for round in 0..20 {
@@ -293,4 +310,30 @@ fn a_file_that_is_replaced_keeps_its_readers() {
     std::fs::remove_file(&path).unwrap();
     assert_eq!(copy.tensor("w").unwrap().view::<u32>().unwrap(), [2; 2000]);
     assert_eq!(copy.digest(), second, "a copy of the same tensors is the same");
+}
+
+/// What `docs/safety.md` says of a file that its owner cuts off: a reader ends with SIGBUS, those of a copy go on.
+#[test]
+fn a_file_that_is_cut_off_ends_its_readers_and_a_copy_does_not() {
+    let session = Session::new();
+    let bus = session.bus();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("w.safetensors");
+    let values = vec![7; 100_000];
+    let source = publish(&bus, "source", &values).unwrap();
+    let blob = format!("blobs/source@0@{}", source.digest());
+    std::fs::copy(bus.directory().join(blob), &path).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    drop(source);
+    let mapped = SharedWeights::open(&path).unwrap();
+    let copy = mapped.publish_copy(&bus, "copy").unwrap();
+    let mut reader = session.node("weights-map", &[path.to_str().unwrap()]);
+    reader.expect(&copy.digest().to_string());
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(8192).unwrap();
+    reader.tell("?");
+    let status = reader.end();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(rustix::process::Signal::BUS.as_raw()));
+    copy.verify().unwrap();
+    assert_eq!(copy.tensor("w").unwrap().view::<u32>().unwrap(), values);
+    assert!(matches!(SharedWeights::open(&path), Err(OpenWeightsError::Format { .. })), "truncated");
 }

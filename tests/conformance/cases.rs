@@ -11,5 +11,8 @@ mod overflow;
 mod support;
 #[path = "../across/waiting.rs"]
 mod waiting;
+#[path = "../across/weights.rs"]
+#[allow(dead_code, reason = "shared with other tests, which use the rest")]
+mod weights;
 
 use super::backend;

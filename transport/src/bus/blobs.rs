@@ -160,8 +160,9 @@ impl Bus {
             if let Some(found) = files.renew(name, &text).map_err(io)? {
                 return self.use_blob(&found, digest);
             }
-            self.admit(len)?;
-            if let Some((file, path)) = files.begin(name, &text, len).map_err(io)? {
+            if !files.is_being_written(name, &text).map_err(io)? {
+                self.admit(len)?;
+                let (file, path) = files.begin(name, &text, len).map_err(io)?;
                 break Draft { file, path };
             }
             drop(turn);

@@ -70,26 +70,35 @@ impl BlobFiles {
         self.rename(&found.path, name, digest).map(Some)
     }
 
-    /// Begins to write a blob: a file with room for `len` bytes, at a path of its own. `None` if another process, or thread, is
-    /// writing the same. In a turn, and `len` bytes are admitted.
-    pub(crate) fn begin(&self, name: &str, digest: &str, len: u64) -> io::Result<Option<(File, PathBuf)>> {
+    /// Whether another process, or thread, is writing this blob. What a dead one has begun is removed. In a turn.
+    pub(crate) fn is_being_written(&self, name: &str, digest: &str) -> io::Result<bool> {
+        let path = self.unfinished(name, digest);
+        if !path.exists() {
+            return Ok(false);
+        }
+        let used = is_used(&path)?;
+        if !used {
+            fs::remove_file(&path)?;
+        }
+        Ok(used)
+    }
+
+    /// Begins to write a blob that nobody is writing: a file with room for `len` bytes, which are admitted. In a turn.
+    pub(crate) fn begin(&self, name: &str, digest: &str, len: u64) -> io::Result<(File, PathBuf)> {
         match DirBuilder::new().mode(0o700).create(&self.directory) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        let path = self.directory.join(format!("{}{SEPARATOR}{digest}{UNFINISHED}", name.replace('/', SLASH)));
-        if path.exists() {
-            if is_used(&path)? {
-                return Ok(None);
-            }
-            // Its writer was killed.
-            fs::remove_file(&path)?;
-        }
+        let path = self.unfinished(name, digest);
         let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
         crate::os::reserve_ranges(&path, std::iter::once(0..len)).inspect_err(|_| {
             let _ = fs::remove_file(&path);
         })?;
-        Ok(Some((file, path)))
+        Ok((file, path))
+    }
+
+    fn unfinished(&self, name: &str, digest: &str) -> PathBuf {
+        self.directory.join(format!("{}{SEPARATOR}{digest}{UNFINISHED}", name.replace('/', SLASH)))
     }
 
     /// Makes what was written at `path` a blob, the one that its name means. In a turn.
@@ -177,7 +186,7 @@ mod tests {
     /// Writes a blob and keeps it open.
     fn blob(session: &Path, name: &str, digest: &str) -> File {
         let files = BlobFiles::look(session).unwrap();
-        let (file, path) = files.begin(name, digest, 10_000).unwrap().unwrap();
+        let (file, path) = files.begin(name, digest, 10_000).unwrap();
         files.finish(&path, name, digest).unwrap();
         file
     }
@@ -202,14 +211,15 @@ mod tests {
         assert!(!has_unused_blobs(session.path()));
         let open = [blob(session.path(), "a", "1"), blob(session.path(), "b", "2")];
         let files = BlobFiles::look(session.path()).unwrap();
-        let unfinished = files.begin("c", "3", 10_000).unwrap().unwrap();
-        assert!(files.begin("c", "3", 10_000).unwrap().is_none(), "somebody writes it");
+        assert!(!files.is_being_written("c", "3").unwrap());
+        let unfinished = files.begin("c", "3", 10_000).unwrap();
+        assert!(files.is_being_written("c", "3").unwrap());
         assert!(settle_blobs(session.path()).unwrap() >= 30_000);
         assert_eq!(names(session.path()), ["a@0@1", "b@0@2", "c@3.new"]);
         drop((open, unfinished));
         assert!(has_unused_blobs(session.path()));
-        let again = files.begin("c", "3", 10_000).unwrap();
-        assert!(again.is_some(), "its writer is gone");
+        assert!(!files.is_being_written("c", "3").unwrap(), "its writer is gone");
+        let _again = files.begin("c", "3", 10_000).unwrap();
         assert!((10_000..20_000).contains(&settle_blobs(session.path()).unwrap()));
         assert_eq!(names(session.path()), ["c@3.new"]);
     }
