@@ -59,6 +59,7 @@ fn main() -> anyhow::Result<()> {
         "grow-until-full" => growing::grow_until_full(args.get(1).context("a directory")?),
         "fork-and-exit" => forking::fork_and_exit(),
         "fork-and-use" => forking::fork_and_use(),
+        "fork-weights" => forking::fork_weights(),
         "fork-service" => forking::fork_service(),
         "hostile" => hostile::run(),
         "crash" => crash::run(args.get(1).context("a job")?),
