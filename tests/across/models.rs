@@ -84,3 +84,23 @@ fn kills_at_random_points_of_importing_leave_nothing_half_made() {
     let left: Vec<_> = std::fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 3, "two models and a lock: {left:?}");
 }
+
+/// A real model gives the same answers with its weights mapped.
+#[test]
+fn an_imported_model_answers_as_before() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/digits/digits.onnx");
+    let directory = tempfile::tempdir().unwrap();
+    let imported = ModelCache::at(directory.path()).import(&path).unwrap();
+    assert!(imported.weights > 0);
+    let before = rten::Model::load_file(path).unwrap();
+    // SAFETY: the files are in a directory of this test, and nobody changes them.
+    let after = unsafe { rten::Model::load_mmap(&imported.graph) }.unwrap();
+    let images: Vec<f32> = (0..5 * 64).map(|index| (index * 37 % 101) as f32 / 101.0).collect();
+    let answer = |model: &rten::Model| {
+        let input = rten::ValueView::from_shape([5, 1, 8, 8], &images[..]).unwrap();
+        model.run_one(input.into(), None).unwrap().into_shape_vec::<f32, 2>().unwrap()
+    };
+    let (shape, logits) = answer(&before);
+    assert_eq!(shape, [5, 10]);
+    assert_eq!(answer(&after), (shape, logits));
+}
