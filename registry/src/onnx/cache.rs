@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -56,13 +57,7 @@ impl ModelCache {
     /// # Errors
     /// [`ImportError::NoCacheDirectory`] if none of them is known.
     pub fn open() -> Result<Self, ImportError> {
-        let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        if let Some(directory) = absolute(CACHE_VARIABLE) {
-            return Ok(Self::at(directory));
-        }
-        // A relative path has to be ignored (XDG Base Directory Specification 0.8).
-        let caches = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
-        Ok(Self::at(caches.ok_or(ImportError::NoCacheDirectory)?.join("tensorbus/models")))
+        directory(|name| std::env::var_os(name)).map(Self::at).ok_or(ImportError::NoCacheDirectory)
     }
 
     /// A cache in this directory, which is made when it is needed.
@@ -149,6 +144,14 @@ impl ModelCache {
     }
 }
 
+/// The user's cache, by the environment.
+fn directory(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    // A relative path has to be ignored (XDG Base Directory Specification 0.8).
+    let absolute = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let caches = || absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
+    absolute(CACHE_VARIABLE).or_else(|| Some(caches()?.join("tensorbus/models")))
+}
+
 fn is_taken(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists)
 }
@@ -218,5 +221,25 @@ impl Unfinished {
 impl Drop for Unfinished {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cache_lies_where_the_environment_says() {
+        let of = |set: &[(&str, &str)]| {
+            let directory =
+                directory(|name| set.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).into()));
+            directory.map(|path| path.to_str().map(str::to_owned).unwrap())
+        };
+        let (own, xdg, home) = ((CACHE_VARIABLE, "/own"), ("XDG_CACHE_HOME", "/xdg"), ("HOME", "/home/me"));
+        assert_eq!(of(&[own, xdg, home]).as_deref(), Some("/own"));
+        assert_eq!(of(&[xdg, home]).as_deref(), Some("/xdg/tensorbus/models"));
+        assert_eq!(of(&[home]).as_deref(), Some("/home/me/.cache/tensorbus/models"));
+        assert_eq!(of(&[("XDG_CACHE_HOME", "relative"), home]).as_deref(), Some("/home/me/.cache/tensorbus/models"));
+        assert_eq!(of(&[("HOME", "")]), None);
     }
 }
