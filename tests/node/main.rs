@@ -8,7 +8,7 @@ mod forking;
 mod growing;
 mod hostile;
 mod limits;
-mod models;
+mod onnx;
 mod sealed;
 mod weights;
 
@@ -67,8 +67,8 @@ fn main() -> anyhow::Result<()> {
         "weights-publish-for-ever" => weights::publish_for_ever(number(1)?),
         "weights-attach" => weights::attach(args.get(1).context("a name")?),
         "weights-map" => weights::map(args.get(1).context("a path")?),
-        "model-run" => models::run(args.get(1).context("a graph")?, number(2)?),
-        "model-import-for-ever" => models::import_for_ever(args.get(1).context("a cache")?, &args[2..]),
+        "onnx-run" => onnx::run(args.get(1).context("a graph")?, number(2)?),
+        "onnx-import-for-ever" => onnx::import_for_ever(args.get(1).context("a cache")?, &args[2..]),
         other => bail!("no role {other}"),
     }
 }

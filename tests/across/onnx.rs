@@ -35,7 +35,7 @@ fn processes_that_load_an_imported_model_share_its_weights() {
     assert_eq!((imported.weights, imported.data_bytes as usize), (WEIGHTS, BYTES));
     let run = |graph: &Path| -> Vec<Node> {
         let n = N.to_string();
-        let nodes: Vec<_> = (0..4).map(|_| session.node("model-run", &[graph.to_str().unwrap(), &n])).collect();
+        let nodes: Vec<_> = (0..4).map(|_| session.node("onnx-run", &[graph.to_str().unwrap(), &n])).collect();
         nodes.iter().for_each(|node| node.expect(&N.to_string()));
         nodes
     };
@@ -66,7 +66,7 @@ fn kills_at_random_points_of_importing_leave_nothing_half_made() {
     let bus = session.bus();
     let nap = bus.topic("waited").subscriber().unwrap();
     for _ in 0..15 {
-        let mut nodes = [&one, &other].map(|model| session.node("model-import-for-ever", &[&cache, model]));
+        let mut nodes = [&one, &other].map(|model| session.node("onnx-import-for-ever", &[&cache, model]));
         nodes.iter().for_each(|node| node.expect("ready"));
         nodes.iter_mut().for_each(|node| node.tell("go"));
         for node in &mut nodes {
