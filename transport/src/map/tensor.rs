@@ -169,6 +169,15 @@ mod tests {
         assert!(matches!(tensor.view::<f64>(), Err(ViewError::Dtype { .. })));
     }
 
+    #[cfg(feature = "ndarray")]
+    #[test]
+    fn arrays_have_the_tensors_strides() {
+        let tensor = MappedTensor::new(&region(), layout(Dtype::U64, &[2, 3], &[1, 2], 16, 48)).unwrap();
+        let array = tensor.array_view::<u64>().unwrap();
+        assert_eq!((array[[0, 0]], array[[1, 0]], array[[0, 2]]), (2, 3, 6));
+        assert_eq!(array.as_ptr().cast(), tensor.bytes().as_ptr());
+    }
+
     #[test]
     fn each_broken_rule_is_named() {
         let region = region();
