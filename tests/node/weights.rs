@@ -4,7 +4,7 @@ use anyhow::{Context, ensure};
 use tensorbus::prelude::*;
 use tensorbus::{SharedWeights, TensorView};
 
-use super::{open, say, told};
+use super::{say, told};
 
 /// Tensors of the weights that the tests use, and numbers that `mib` mebibytes of them have together.
 const TENSORS: usize = 8;
@@ -25,7 +25,7 @@ fn publish_values(bus: &Bus, name: &str, values: &[Vec<u32>]) -> anyhow::Result<
 
 /// Publishes when told, says the digest, and holds until told.
 pub(super) fn publish(name: &str, seed: u32, mib: usize) -> anyhow::Result<()> {
-    let bus = open()?;
+    let bus = Bus::open()?;
     let values = values(seed, mib);
     say("ready");
     told();
@@ -36,7 +36,7 @@ pub(super) fn publish(name: &str, seed: u32, mib: usize) -> anyhow::Result<()> {
 
 /// Publishes weights that others may be publishing too, drops them, and again, until it is killed.
 pub(super) fn publish_for_ever(mib: usize) -> anyhow::Result<()> {
-    let bus = open()?;
+    let bus = Bus::open()?;
     let both = [values(1, mib), values(2, mib)];
     say("ready");
     told();
@@ -49,7 +49,7 @@ pub(super) fn publish_for_ever(mib: usize) -> anyhow::Result<()> {
 
 /// Attaches, says the digest, and holds until told.
 pub(super) fn attach(name: &str) -> anyhow::Result<()> {
-    let bus = open()?;
+    let bus = Bus::open()?;
     hold(&SharedWeights::attach(&bus, name)?)
 }
 

@@ -148,7 +148,12 @@ pub(super) fn settle_blobs(session: &Path) -> io::Result<u64> {
 pub(super) fn bytes_of_blobs(session: &Path) -> io::Result<u64> {
     let mut bytes = 0;
     for path in files(&session.join(DIRECTORY))?.iter().filter(|path| counts(path)) {
-        bytes += fs::metadata(path)?.blocks() * 512;
+        bytes += match fs::metadata(path) {
+            Ok(found) => found.blocks() * 512,
+            // Removed while an onlooker looked.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(error),
+        };
     }
     Ok(bytes)
 }
