@@ -23,6 +23,8 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! A process keeps its models in a [`ModelRegistry`]: loaded once, shared by all of its nodes, unloaded when nobody needs them.
 #![forbid(unsafe_code)]
 
 pub use tensorbus_registry::*;
@@ -30,6 +32,7 @@ pub use tensorbus_transport::*;
 
 /// What most programs need: `use tensorbus::prelude::*`.
 pub mod prelude {
+    pub use tensorbus_registry::{KeepAlive, Measured, Model, ModelHandle, ModelRegistry};
     pub use tensorbus_transport::{
         Bus, Dtype, Element, Message, MessageMut, Metadata, Overflow, Publisher, Subscriber, Tensor, TensorMut,
         TensorSpec, TensorView,
@@ -50,3 +53,8 @@ struct Weights;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/control.md")]
 struct Control;
+
+/// And that of `docs/models.md`.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/models.md")]
+struct Models;

@@ -7,12 +7,15 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod daemon;
 mod demo;
 mod doctor;
 mod echo;
 mod models;
 mod output;
+mod ps;
 mod session;
+mod stop;
 mod topics;
 
 #[derive(Debug, Parser)]
@@ -25,10 +28,12 @@ struct Cli {
 /// One variant and one line in [`run`] for each command.
 #[derive(Debug, Subcommand)]
 enum Command {
+    Daemon(daemon::Args),
     Demo(demo::Options),
     #[command(hide = true)]
     DemoNode(demo::NodeOptions),
     Doctor(doctor::Args),
+    Ps(ps::Args),
     Topics(topics::Args),
     Echo(echo::Args),
     Models(models::Args),
@@ -55,9 +60,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Daemon(args) => daemon::run(args),
         Command::Demo(options) => demo::run(&options),
         Command::DemoNode(options) => demo::run_node(&options),
         Command::Doctor(args) => doctor::run(args),
+        Command::Ps(args) => ps::run(args),
         Command::Topics(args) => topics::run(args),
         Command::Echo(args) => echo::run(args),
         Command::Models(args) => models::run(args),

@@ -1,6 +1,6 @@
 //! The session that a command looks at.
 
-use tensorbus::{Bus, SessionError};
+use tensorbus::{Bus, BusBuilder, SessionError};
 
 /// The option that names a session, the same in every command.
 #[derive(Clone, Debug, clap::Args)]
@@ -13,9 +13,14 @@ pub(crate) struct SessionArg {
 impl SessionArg {
     /// Joins the session.
     pub(crate) fn open(&self) -> Result<Bus, SessionError> {
+        self.builder().open()
+    }
+
+    /// To join the session with settings.
+    pub(crate) fn builder(&self) -> BusBuilder {
         match &self.name {
-            Some(name) => Bus::builder().session(name).open(),
-            None => Bus::open(),
+            Some(name) => Bus::builder().session(name),
+            None => Bus::builder(),
         }
     }
 }

@@ -1,13 +1,24 @@
-//! Models of the lock-free code in `transport/src/ring`: loom runs each of them through all interleavings that its bound allows.
+//! Models of the code that threads and processes run at the same time: loom runs each of them through all interleavings that
+//! its bound allows. `bell` is of `transport/src/ring`, `registry` of `registry/src/shell`.
 //!
 //! Each model counts the outcomes it has seen and asserts that each interesting one was among them, and has a twin with a
 //! planted bug, which must fail.
 #![cfg(tensorbus_loom)]
+#![allow(unreachable_pub, dead_code, unused_imports)]
 
 #[cfg(test)]
 mod bell;
+#[path = "../../registry/src/cache/mod.rs"]
+mod cache;
+#[path = "../../registry/src/error.rs"]
+mod error;
+#[path = "../../registry/src/model.rs"]
+mod model;
+#[cfg(test)]
+mod registry;
 #[path = "../../transport/src/ring/mod.rs"]
-#[allow(dead_code, unused_imports)]
 mod ring;
-#[path = "../../transport/src/sync.rs"]
+#[path = "../../registry/src/shell/mod.rs"]
+mod shell;
+mod stand_in;
 mod sync;

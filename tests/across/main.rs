@@ -18,6 +18,7 @@ mod life;
 mod lifetimes;
 mod limits;
 mod messages;
+mod models;
 mod onnx;
 mod overflow;
 mod policies;

@@ -8,6 +8,7 @@ mod forking;
 mod growing;
 mod hostile;
 mod limits;
+mod models;
 mod onnx;
 mod sealed;
 mod weights;
@@ -62,6 +63,7 @@ fn main() -> anyhow::Result<()> {
         "fork-weights" => forking::fork_weights(),
         "fork-service" => forking::fork_service(),
         "hostile" => hostile::run(),
+        "models" => models::run(),
         "crash" => crash::run(args.get(1).context("a job")?),
         "weights-publish" => weights::publish(args.get(1).context("a name")?, number(2)? as u32, number(3)?),
         "weights-publish-for-ever" => weights::publish_for_ever(number(1)?),

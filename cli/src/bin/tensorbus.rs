@@ -6,7 +6,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
 
 /// What is logged to stderr if `RUST_LOG` does not say otherwise.
-const LOG: &str = "off,tensorbus_cli=warn,tensorbus_transport=warn";
+const LOG: &str = "off,tensorbus_cli=warn,tensorbus_registry=warn,tensorbus_serve=info,tensorbus_transport=warn";
 
 fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG));

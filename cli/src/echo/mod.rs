@@ -6,11 +6,10 @@ mod value;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use indicatif::DecimalBytes;
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
@@ -20,6 +19,7 @@ use self::preview::Preview;
 use self::rate::{PerSecond, Rate};
 use crate::output;
 use crate::session::SessionArg;
+use crate::stop;
 
 /// How often a topic that is not there yet is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -84,7 +84,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 fn echo(args: &Args) -> anyhow::Result<ExitCode> {
-    let stop = stop_on_signals()?;
+    let stop = stop::on_signals()?;
     let bus = args.session.open()?;
     let Some(subscriber) = wait_for_topic(&bus, args, &stop)? else { return Ok(ExitCode::SUCCESS) };
     let mut out = io::stdout().lock();
@@ -105,19 +105,6 @@ fn echo(args: &Args) -> anyhow::Result<ExitCode> {
         printed += 1;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Becomes true on the first Ctrl-C or request to terminate; the second ends the process where it stands.
-fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let seen = stop.clone();
-    ctrlc::set_handler(move || {
-        if seen.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-    })
-    .context("could not prepare for Ctrl-C")?;
-    Ok(stop)
 }
 
 /// Subscribes to the topic once it exists; `None` if the user wants to stop.

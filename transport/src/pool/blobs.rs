@@ -201,7 +201,8 @@ mod tests {
         let session = tempfile::tempdir().unwrap();
         let newest = |name| BlobFiles::look(session.path()).unwrap().newest(name).map(|blob| blob.digest.clone());
         assert_eq!(newest("a/b"), None);
-        let _open = [blob(session.path(), "a/b", "1"), blob(session.path(), "a/b", "2"), blob(session.path(), "a", "3")];
+        let _open =
+            [blob(session.path(), "a/b", "1"), blob(session.path(), "a/b", "2"), blob(session.path(), "a", "3")];
         assert_eq!(newest("a/b").as_deref(), Some("2"));
         let renewed = BlobFiles::look(session.path()).unwrap().renew("a/b", "1").unwrap().unwrap();
         assert_eq!((newest("a/b").as_deref(), renewed.number), (Some("1"), 2));

@@ -1,0 +1,40 @@
+//! Who has which models: told on the session's bus by each registry, rebuilt by anyone who listens.
+//!
+//! `wire` and `known` are pure: bytes to announcements, and announcements to a directory. `announce` and `listen` do the I/O.
+
+mod announce;
+mod command;
+mod known;
+mod listen;
+#[doc(hidden)]
+pub mod wire;
+
+pub use announce::{AnnounceError, Announcing};
+pub use command::{RemoteUnloadError, unload_remotely};
+pub use known::{Known, ProcessModels, STALE_AFTER};
+pub use listen::{Directory, DirectoryError};
+
+use std::time::Duration;
+
+/// The topic that registries announce their models on.
+pub const MODELS_TOPIC: &str = "tensorbus/models";
+
+/// Registries of a session that can announce themselves at a time.
+const MAX_REGISTRIES: usize = 128;
+/// Programs of a session that can listen to them at a time.
+const MAX_LISTENERS: usize = 64;
+/// How soon what has changed is told, and who comes late is told everything.
+const TICK: Duration = Duration::from_millis(100);
+/// How often a registry announces itself even if nothing has changed.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+fn topic(bus: &tensorbus_transport::Bus) -> tensorbus_transport::TopicBuilder {
+    // A state says everything: an older one that was not read yet may be lost.
+    bus.topic(MODELS_TOPIC)
+        .depth(2)
+        .history(1)
+        .max_borrowed(2)
+        .max_publishers(MAX_REGISTRIES)
+        .max_subscribers(MAX_LISTENERS)
+        .spin(Duration::ZERO)
+}
