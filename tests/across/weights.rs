@@ -312,6 +312,26 @@ fn a_file_that_is_replaced_keeps_its_readers() {
     assert_eq!(copy.digest(), second, "a copy of the same tensors is the same");
 }
 
+/// What `docs/safety.md` says of a file that its owner writes into.
+#[test]
+fn a_file_that_is_written_into_changes_and_is_found_out() {
+    let session = Session::new();
+    let bus = session.bus();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("w.safetensors");
+    let source = publish(&bus, "source", &[7; 2000]).unwrap();
+    std::fs::copy(bus.directory().join(format!("blobs/source@0@{}", source.digest())), &path).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let mapped = SharedWeights::open(&path).unwrap();
+    assert_eq!(mapped.digest(), source.digest());
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    let end = file.metadata().unwrap().len();
+    std::os::unix::fs::FileExt::write_all_at(&file, &9u32.to_le_bytes(), end - 4).unwrap();
+    assert_eq!(mapped.tensor("w").unwrap().view::<u32>().unwrap().last(), Some(&9), "what lies there is what is read");
+    assert!(mapped.verify().is_err());
+    source.verify().unwrap();
+}
+
 /// What `docs/safety.md` says of a file that its owner cuts off: a reader ends with SIGBUS, those of a copy go on.
 #[test]
 fn a_file_that_is_cut_off_ends_its_readers_and_a_copy_does_not() {
