@@ -22,7 +22,7 @@ fn open(session: &str) -> Bus {
     Bus::builder().session(session).open().unwrap()
 }
 
-/// A daemon that is killed when it is dropped.
+/// A daemon that ends when it is dropped.
 struct Daemon {
     process: Child,
     http: SocketAddr,
@@ -78,8 +78,15 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        // So that it leaves, and its session goes; one that hangs is killed.
+        let _ = kill_process(Pid::from_raw(self.process.id() as i32).unwrap(), Signal::TERM);
+        let begun = Instant::now();
+        while self.process.try_wait().unwrap().is_none() {
+            if begun.elapsed() > PATIENCE {
+                let _ = self.process.kill();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 
@@ -170,7 +177,6 @@ fn one_that_was_killed_is_replaced_and_the_next_knows_everything() {
         let mut daemon = Daemon::start(&name);
         daemon.wait_for("the model", |samples| value(samples, "tensorbus_model_bytes", Some("m")) == Some(7.0));
         daemon.process.kill().unwrap();
-        daemon.process.wait().unwrap();
     }
     let daemon = Daemon::start(&name);
     daemon.wait_for("the dead are removed", |samples| value(samples, "tensorbus_processes_dead", None) == Some(0.0));

@@ -1,7 +1,7 @@
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::cache::{KeepAlive, Wish};
 use crate::error::{BoxError, LoadError};
@@ -31,11 +31,12 @@ pub struct EntryBuilder<'a> {
     registry: &'a ModelRegistry,
     key: &'a str,
     wish: Wish,
+    longest_wait: Option<Duration>,
 }
 
 impl<'a> EntryBuilder<'a> {
     pub(crate) fn new(registry: &'a ModelRegistry, key: &'a str) -> Self {
-        Self { registry, key, wish: Wish::default() }
+        Self { registry, key, wish: Wish::default(), longest_wait: None }
     }
 
     /// Bytes that the model will take, about: so much is reserved for its load. Default: what it took last time, else none.
@@ -44,7 +45,7 @@ impl<'a> EntryBuilder<'a> {
         self
     }
 
-    /// How long the model stays after its last handle: a [`Duration`](std::time::Duration), zero included, or
+    /// How long the model stays after its last handle: a [`Duration`], zero included, or
     /// [`KeepAlive::Forever`]. Default: the registry's time to live.
     ///
     /// Holds for the load; [`ModelRegistry::keep_alive`] changes it later.
@@ -56,6 +57,14 @@ impl<'a> EntryBuilder<'a> {
     /// Loads the model pinned: see [`ModelRegistry::pin`].
     pub fn pinned(mut self) -> Self {
         self.wish.pinned = true;
+        self
+    }
+
+    /// Longest wait of [`get_or_load_blocking`](Self::get_or_load_blocking) for another one's load. Default: as long as that takes.
+    ///
+    /// A task that waits is given a bound by its runtime: it may be dropped at any time.
+    pub fn wait_at_most(mut self, time: Duration) -> Self {
+        self.longest_wait = Some(time);
         self
     }
 
@@ -99,20 +108,25 @@ impl<'a> EntryBuilder<'a> {
     /// As [`ModelRegistry::get_or_load_blocking`].
     ///
     /// # Errors
-    /// The same.
+    /// The same, and [`LoadError::Timeout`] after [`wait_at_most`](Self::wait_at_most).
     pub fn get_or_load_blocking<M, L, E>(self, loader: L) -> Result<ModelHandle<M>, LoadError>
     where
         M: Model,
         L: FnOnce() -> Result<M, E>,
         E: Into<BoxError>,
     {
+        let deadline = self.longest_wait.and_then(|time| Instant::now().checked_add(time));
         loop {
             let loading = match self.begin(Some(std::thread::current().id()))? {
                 Begin::Have(handle) => return Ok(handle),
-                Begin::Wait(flight) => match flight.wait() {
-                    Landed::Loaded(handle) => return Ok(handle),
-                    Landed::Failed(error) => return Err(error),
-                    Landed::Abandoned => continue,
+                Begin::Wait(flight) => match deadline.map_or_else(|| Some(flight.wait()), |at| flight.wait_until(at)) {
+                    Some(Landed::Loaded(handle)) => return Ok(handle),
+                    Some(Landed::Failed(error)) => return Err(error),
+                    Some(Landed::Abandoned) => continue,
+                    None => {
+                        let waited = self.longest_wait.unwrap_or_default();
+                        return Err(LoadError::Timeout { key: self.key.to_owned(), waited });
+                    }
                 },
                 Begin::Load(loading) => loading,
             };

@@ -43,6 +43,14 @@ pub enum LoadError {
         /// How much it needs, and what there is.
         source: OverBudget,
     },
+    /// Another one loads the model, and was not done in time.
+    #[error("model {key:?} is still being loaded after {waited:?}; wait longer, or look what its loader does")]
+    Timeout {
+        /// Key of the model.
+        key: String,
+        /// How long was waited.
+        waited: std::time::Duration,
+    },
     /// The loader of a model asked for the model that it loads, on the same thread: it would wait for itself.
     #[error("the loader of model {key:?} asks for the same model; load what it needs under another key")]
     Recursive {

@@ -170,7 +170,7 @@ impl RegistryMetrics {
             ..Self::default()
         };
         for (entry, _) in &seen.models {
-            metrics.bytes += entry.bytes;
+            metrics.bytes = metrics.bytes.saturating_add(entry.bytes);
             if let Phase::Resident { usage, .. } = entry.phase {
                 metrics.models += 1;
                 metrics.handles += usage.handles;

@@ -12,7 +12,6 @@ pub(crate) struct Timer {
 }
 
 impl Timer {
-    /// `each_time` is called after each look.
     pub(crate) fn start(shell: &Arc<Shell>) -> std::io::Result<Self> {
         let (alarm, theirs) = (shell.alarm().clone(), Arc::downgrade(shell));
         let thread = std::thread::Builder::new().name("tensorbus-ttl".to_owned()).spawn(move || run(&theirs))?;

@@ -7,7 +7,7 @@ use tensorbus::{
     Directory, Measured, ModelInfo, ModelRegistry, ModelState, ProcessModels, RemoteUnloadError, unload_remotely,
 };
 
-use crate::support::{Node, PATIENCE, Session};
+use crate::support::{Node, PATIENCE, Random, Session};
 
 fn tell(node: &mut Node, line: &str) {
     node.tell(line);
@@ -209,4 +209,37 @@ fn registries_of_one_process_are_told_apart() {
     assert!(seen.iter().any(|process| process.memory_budget == Some(9)));
     drop(announcing);
     directory.wait_for(PATIENCE, <[ProcessModels]>::is_empty).unwrap();
+}
+
+/// Killed at any point of loading, announcing, joining and leaving: the others see what is true, and nothing is left.
+#[test]
+fn a_process_may_be_killed_at_any_point() {
+    let mut random = Random::seeded();
+    let session = Session::new();
+    let bus = session.bus();
+    let mut directory = Directory::open(&bus).unwrap();
+    let mut lives = session.node("models", &[]);
+    lives.expect("ready");
+    tell(&mut lives, "load m 5");
+    for round in 0..25 {
+        let mut dies = session.node("models-for-ever", &[]);
+        dies.expect("ready");
+        std::thread::sleep(Duration::from_micros(random.below(150_000)));
+        dies.kill();
+        directory.refresh().unwrap();
+        assert!(of(&directory.processes(), &dies).is_none(), "round {round}: the dead one is still there");
+        directory.wait_for(PATIENCE, |seen| is(seen, &lives, "m", ModelState::InUse)).unwrap();
+        if round % 5 == 4 {
+            bus.remove_dead().unwrap();
+            assert!(bus.members().unwrap().1.is_empty(), "round {round}: dead members are left");
+            let mut late = Directory::open(&bus).unwrap();
+            assert_eq!(late.complete(PATIENCE).unwrap(), 0, "round {round}: publishers of the dead are left");
+            assert_eq!(late.processes().len(), 1);
+        }
+    }
+    assert_eq!(directory.rejected().0, 0, "no half announcement was heard");
+    let process = of(&directory.processes(), &lives).unwrap().clone();
+    tell(&mut lives, "drop");
+    unload_remotely(&bus, &process, "m", PATIENCE).unwrap();
+    lives.kill();
 }

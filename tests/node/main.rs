@@ -64,6 +64,7 @@ fn main() -> anyhow::Result<()> {
         "fork-service" => forking::fork_service(),
         "hostile" => hostile::run(),
         "models" => models::run(),
+        "models-for-ever" => models::run_for_ever(),
         "crash" => crash::run(args.get(1).context("a job")?),
         "weights-publish" => weights::publish(args.get(1).context("a name")?, number(2)? as u32, number(3)?),
         "weights-publish-for-ever" => weights::publish_for_ever(number(1)?),

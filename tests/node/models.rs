@@ -52,3 +52,26 @@ pub(crate) fn run() -> anyhow::Result<()> {
     crate::told();
     Ok(())
 }
+
+/// Loads, drops, unloads and announces until it is killed.
+pub(crate) fn run_for_ever() -> anyhow::Result<()> {
+    let bus = Bus::open()?;
+    say("ready");
+    for round in 0_usize.. {
+        let registry = ModelRegistry::builder().ttl(Duration::ZERO).memory_budget(1000).build();
+        let announcing = registry.announce(&bus)?;
+        for turn in 0..100 {
+            let key = ["a", "b", "c", "d"][(round + turn) % 4];
+            let bytes = 100 + (turn * 37) % 300;
+            let load = || {
+                std::thread::sleep(Duration::from_micros(500));
+                anyhow::Ok(Measured::new(vec![1; bytes], bytes as u64))
+            };
+            let held = registry.get_or_load_blocking(key, load)?;
+            anyhow::ensure!(held.len() >= 100, "another model");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        drop(announcing);
+    }
+    Ok(())
+}

@@ -79,7 +79,7 @@ impl Directory {
     /// # Errors
     /// [`DirectoryError`] if the session cannot be looked at.
     pub fn changed(&mut self, timeout: Duration) -> Result<bool, DirectoryError> {
-        let deadline = Instant::now() + timeout;
+        let deadline = after(timeout);
         loop {
             if self.refresh()? {
                 return Ok(true);
@@ -111,7 +111,7 @@ impl Directory {
         timeout: Duration,
         expected: impl Fn(&[ProcessModels]) -> bool,
     ) -> Result<(), DirectoryError> {
-        let deadline = Instant::now() + timeout;
+        let deadline = after(timeout);
         self.refresh()?;
         while !expected(&self.processes()) {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -130,7 +130,7 @@ impl Directory {
     /// # Errors
     /// [`DirectoryError`] if the session cannot be looked at.
     pub fn complete(&mut self, timeout: Duration) -> Result<usize, DirectoryError> {
-        let deadline = Instant::now() + timeout;
+        let deadline = after(timeout);
         loop {
             self.refresh()?;
             let topics = self.bus.topics()?;
@@ -168,4 +168,10 @@ impl Directory {
             }
         }
     }
+}
+
+/// A time that is too far away to be told is a year.
+fn after(timeout: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(timeout).unwrap_or_else(|| now + Duration::from_secs(365 * 24 * 3600))
 }

@@ -76,6 +76,21 @@ impl Flight {
         }
     }
 
+    /// `None` if it has not ended by then.
+    #[cfg(not(tensorbus_loom))]
+    pub(crate) fn wait_until<M: Model>(&self, deadline: std::time::Instant) -> Option<Landed<M>> {
+        use event_listener::Listener as _;
+        loop {
+            let listener = self.done.listen();
+            if let Some(landed) = self.outcome() {
+                return Some(landed);
+            }
+            if listener.wait_deadline(deadline).is_none() {
+                return self.outcome();
+            }
+        }
+    }
+
     pub(crate) fn wait<M: Model>(&self) -> Landed<M> {
         #[cfg(not(tensorbus_loom))]
         use event_listener::Listener as _;

@@ -64,9 +64,11 @@ impl Loading {
 
     /// The load has failed: everybody who waits gets the error.
     pub(crate) fn fail(mut self, error: LoadError) -> LoadError {
+        // The user's code, which may do anything, so not under the lock.
+        let reason = error.to_string();
         self.done = true;
         let mut state = lock(&self.shell.state);
-        state.cache.failed(self.id, error.to_string(), self.shell.clock.now());
+        state.cache.failed(self.id, reason, self.shell.clock.now());
         let flight = state.flights.remove(&self.id);
         drop(state);
         if let Some(flight) = flight {

@@ -309,3 +309,44 @@ fn keep_alive_can_be_given_with_the_request() {
     let info = &registry.list()[0];
     assert_eq!((info.state, info.keep_alive, info.pinned), (ModelState::Loaded, KeepAlive::Forever, true));
 }
+
+#[test]
+fn a_wait_can_have_a_bound() {
+    let registry = ModelRegistry::new();
+    let (release, released) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        let load = move || {
+            released.recv_timeout(PATIENCE).unwrap();
+            number(1)
+        };
+        let asked = &registry;
+        let loader = scope.spawn(move || asked.get_or_load_blocking("n", load).map(drop));
+        until("the load begins", || registry.metrics().misses == 1);
+        let bound = |time| registry.entry("n").wait_at_most(time);
+        let error = bound(Duration::from_millis(20)).get_or_load_blocking(|| number(0)).unwrap_err();
+        assert!(matches!(error, LoadError::Timeout { .. }), "{error}");
+        release.send(()).unwrap();
+        assert_eq!(**bound(Duration::MAX).get_or_load_blocking(|| number(0)).unwrap(), 1);
+        loader.join().unwrap().unwrap();
+    });
+}
+
+/// An error that asks the registry that it came from.
+#[derive(Debug)]
+struct Curious(ModelRegistry);
+
+impl std::fmt::Display for Curious {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} misses", self.0.metrics().misses)
+    }
+}
+
+impl std::error::Error for Curious {}
+
+#[test]
+fn an_error_may_use_its_registry() {
+    let registry = ModelRegistry::new();
+    let fail = || Err::<Number, _>(Curious(registry.clone()));
+    let error = registry.get_or_load_blocking("n", fail).unwrap_err();
+    assert!(error.to_string().ends_with("1 misses"), "{error}");
+}

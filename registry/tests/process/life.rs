@@ -71,6 +71,20 @@ fn a_pinned_model_stays_until_it_is_unpinned() {
 }
 
 #[test]
+fn times_without_end_are_no_trouble() {
+    let registry = ModelRegistry::builder().ttl(Duration::MAX).build();
+    let (maker, told) = Maker::new();
+    let handle = registry.get_or_load_blocking("m", || maker.make("m", u64::MAX)).unwrap();
+    let other = registry.get_or_load_blocking("n", || maker.make("n", u64::MAX)).unwrap();
+    assert_eq!(registry.metrics().bytes, u64::MAX);
+    drop((handle, other));
+    assert!(registry.keep_alive("m", Duration::MAX));
+    assert!(registry.keep_alive("n", Duration::ZERO));
+    assert_eq!(told.recv_timeout(PATIENCE), Ok("n"));
+    assert_eq!(registry.list().len(), 1);
+}
+
+#[test]
 fn unloading_by_hand() {
     let registry = ModelRegistry::builder().policy(Policy::Manual).ttl(Duration::ZERO).build();
     let (maker, told) = Maker::new();

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod budget;
+mod figures;
 mod flight;
 mod life;
 mod support;
