@@ -87,11 +87,11 @@ fn from_name(text: &str) -> Option<Inner> {
     if text.starts_with("float128") {
         return None;
     }
-    let (one, lanes) = match text.rsplit_once('x') {
-        Some((one, lanes)) if lanes.bytes().all(|digit| digit.is_ascii_digit()) => (one, lanes.parse().ok()?),
-        _ => (text, 1),
-    };
-    Inner::ALL.iter().find(|dtype| name(**dtype) == one)?.with_lanes(lanes).ok()
+    let one_lane = |text: &str| Inner::ALL.iter().copied().find(|dtype| name(*dtype) == text);
+    one_lane(text).or_else(|| {
+        let (one, lanes) = text.rsplit_once('x')?;
+        one_lane(one)?.with_lanes(lanes.parse().ok()?).ok()
+    })
 }
 
 /// The dtype that an object means.
