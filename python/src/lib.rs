@@ -11,6 +11,7 @@ mod command;
 mod dtype;
 mod error;
 mod frameworks;
+mod held_buffer;
 mod loan;
 mod message;
 mod metadata;

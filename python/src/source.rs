@@ -1,8 +1,5 @@
 //! What `publish` and `copy_from` take: tensors of other libraries.
 
-use std::ffi::c_void;
-
-use pyo3::buffer::PyUntypedBuffer;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -14,6 +11,7 @@ use crate::capsule;
 use crate::dtype;
 use crate::error;
 use crate::frameworks;
+use crate::held_buffer::HeldBuffer;
 use crate::metadata::type_name;
 use crate::tensor::Tensor;
 
@@ -33,7 +31,7 @@ enum Memory {
     Received(tensorbus::Tensor),
     Foreign(ForeignTensor),
     /// The buffer, and how many of its bytes the layout spans.
-    Buffer(PyUntypedBuffer, usize),
+    Buffer(HeldBuffer, usize),
     Packed(Vec<u8>),
 }
 
@@ -97,22 +95,21 @@ impl Source {
     /// `dtype` is given where the buffer has bit patterns of elements that it has no format for.
     fn of_buffer(object: &Bound<'_, PyAny>, dtype: Option<Dtype>) -> PyResult<Self> {
         let py = object.py();
-        let buffer = PyUntypedBuffer::get(object)?;
+        let buffer = HeldBuffer::of(object)?;
         let item = buffer.item_size();
         let dtype = match dtype {
             Some(dtype) => dtype,
             None => dtype::of_format(py, buffer.format(), item)?,
         };
         let step = |&bytes: &isize| {
-            let elements = usize::try_from(bytes).ok().filter(|bytes| bytes.is_multiple_of(item.max(1)))?;
-            Some((elements / item.max(1)) as isize)
+            let bytes = usize::try_from(bytes).ok().filter(|bytes| bytes.is_multiple_of(item))?;
+            Some((bytes / item) as isize)
         };
-        let strides: Option<Vec<isize>> = buffer.strides().iter().map(step).collect();
-        let Some(strides) = strides.filter(|_| buffer.suboffsets().is_none()) else {
+        let Some(strides) = buffer.strides().iter().map(step).collect::<Option<Vec<_>>>() else {
             // It goes backwards, or elements do not lie a whole number of elements apart: NumPy puts them in order first.
             return Self::of_buffer(&frameworks::as_contiguous_array(&frameworks::as_array(object)?)?, Some(dtype));
         };
-        let shape = buffer.shape().to_vec();
+        let shape: Vec<usize> = buffer.shape().iter().map(|size| size.unsigned_abs()).collect();
         let span = span_bytes(dtype, &shape, &strides).map_err(|failure| error::layout(py, &failure))?;
         Ok(Self { dtype, shape, strides, memory: Memory::Buffer(buffer, span) })
     }
@@ -154,11 +151,10 @@ impl Source {
             Memory::Packed(packed) => packed,
             Memory::Buffer(_, 0) => &[],
             Memory::Buffer(buffer, span) => {
-                let data: *const c_void = buffer.buf_ptr();
                 // SAFETY: shape, strides and item size are the buffer's, and all that they reach is readable for as long as
                 // the buffer is held, by the rules of the protocol; `span` is what they reach, and no stride is negative.
                 // Whoever writes at the same time decides what the copy holds, nothing more.
-                unsafe { std::slice::from_raw_parts(data.cast::<u8>(), *span) }
+                unsafe { std::slice::from_raw_parts(buffer.data().cast::<u8>(), *span) }
             }
         };
         let mut copy = || {

@@ -56,7 +56,7 @@ def publish_place(size: int) -> None:
 def check(count: int, size: int) -> None:
     """Receive `count` messages, and check what is in them."""
     bus = tensorbus.Bus()
-    subscriber = bus.subscriber("numbers")
+    subscriber = bus.subscriber("numbers", overflow="block", block_timeout=PATIENCE)
     say("ready")
     for sequence in range(count):
         message = subscriber.recv(PATIENCE)
@@ -93,8 +93,8 @@ def wait_for_ever(how: str) -> None:
     """Wait for a message that never comes; say what ends the wait."""
     bus = tensorbus.Bus()
     subscriber = bus.subscriber("numbers")
-    say("ready")
     try:
+        say("ready")
         if how == "recv":
             subscriber.recv()
         else:

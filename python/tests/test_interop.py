@@ -39,7 +39,7 @@ def rust(session: str, rust_binary: str) -> Iterator[Callable[..., Node]]:
 
 
 def test_rust_publishes_and_python_reads(bus: tensorbus.Bus, rust: Callable[..., Node]) -> None:
-    subscriber = bus.subscriber("numbers")
+    subscriber = bus.subscriber("numbers", overflow="block", block_timeout=60)
     other = rust("publish", 100, 10_000)
     other.expect("ready")
     other.tell()
@@ -86,7 +86,7 @@ def test_python_to_python(bus: tensorbus.Bus, node: Callable[..., Any]) -> None:
 
 
 def test_rust_killed_and_python_goes_on(bus: tensorbus.Bus, rust: Callable[..., Node]) -> None:
-    subscriber = bus.subscriber("numbers")
+    subscriber = bus.subscriber("numbers", overflow="block", block_timeout=60)
     other = rust("publish", 4, 1000)
     other.expect("ready")
     other.tell()

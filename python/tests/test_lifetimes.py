@@ -49,7 +49,7 @@ def test_an_array_outlives_subscriber_publisher_and_bus(session: str) -> None:
 
 
 def test_an_array_outlives_a_publisher_that_is_killed(bus: tensorbus.Bus, node: Callable[..., Any]) -> None:
-    subscriber = bus.subscriber("numbers")
+    subscriber = bus.subscriber("numbers", overflow="block", block_timeout=60)
     other = node("publish", 3, 1 << 20)
     other.expect("ready")
     other.tell()

@@ -97,7 +97,7 @@ def test_metadata_that_cannot_travel_is_named(bus: tensorbus.Bus) -> None:
 
 
 def test_empty_scalar_and_large_tensors(bus: tensorbus.Bus) -> None:
-    subscriber, publisher = bus.subscriber("camera"), bus.publisher("camera", slots=3, depth=1, max_slot_bytes=300 << 20)
+    subscriber, publisher = bus.subscriber("camera", depth=1), bus.publisher("camera", slots=3, max_slot_bytes=300 << 20)
     for shape in [(), (0,), (3, 0, 2), (1,) * 32]:
         publisher.publish(np.ones(shape, np.float64))
         array = subscriber.recv(timeout=10).first.numpy()
@@ -115,7 +115,7 @@ def test_what_cannot_be_is_an_error_that_says_what_to_do(bus: tensorbus.Bus) -> 
     cases = [
         (lambda: publisher.loan((100, 100), np.uint8), tensorbus.TooLarge, "slot_bytes"),
         (lambda: publisher.loan((1,) * 33, np.uint8), ValueError, "reshape"),
-        (lambda: publisher.loan((-1,), np.uint8), OverflowError, ""),
+        (lambda: publisher.loan((-1,), np.uint8), OverflowError, "negative"),
         (lambda: publisher.loan((2, 2), np.uint8, order="K"), ValueError, "'C'"),  # type: ignore[arg-type]
         (lambda: publisher.loan((1 << 40, 1 << 40), np.uint8), ValueError, "larger than memory"),
         (lambda: publisher.publish([1, 2, 3]), TypeError, "np.asarray"),  # type: ignore[arg-type]

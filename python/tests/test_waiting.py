@@ -49,19 +49,20 @@ def test_others_run_while_one_waits(bus: tensorbus.Bus) -> None:
 def test_a_publisher_that_blocks_lets_its_subscriber_run(bus: tensorbus.Bus) -> None:
     subscriber = bus.subscriber("numbers", depth=1, overflow="block", block_timeout=60)
     publisher = bus.publisher("numbers", slots=8, slot_bytes=8)
-    kept: list[Any] = [publisher.loan(1, np.int64).numpy()]
+    loan = [publisher.loan(1, np.int64)]
 
     def publish() -> None:
         for number in range(100):
             publisher.publish(np.array([number]))
 
-    publishing = threading.Thread(target=publish)
-    publishing.start()
+    # To drop a loan takes the port, which the publisher has while it waits for this thread.
+    threads = [threading.Thread(target=publish), threading.Thread(target=loan.clear)]
+    for thread in threads:
+        thread.start()
     for number in range(100):
-        # To drop a loan takes the port, which the publisher has while it waits for us.
-        kept[0] = None
         assert subscriber.recv(timeout=60).first.numpy()[0] == number
-    publishing.join(60)
+    for thread in threads:
+        thread.join(60)
 
 
 def test_a_subscriber_that_is_closed_stops_waiting(bus: tensorbus.Bus) -> None:

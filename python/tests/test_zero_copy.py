@@ -1,5 +1,7 @@
 """The subscriber reads the bytes that the publisher wrote, where it wrote them (FR-007), and cannot write them."""
 
+import array
+import ctypes
 from collections.abc import Callable
 from typing import Any
 
@@ -64,10 +66,7 @@ def test_what_is_received_cannot_be_written(bus: tensorbus.Bus) -> None:
         memoryview(frame)[0, 0] = 1
     with pytest.raises(TypeError, match="read-only"):
         frame.raw[0] = 1
-    with pytest.raises((BufferError, TypeError), match="read-only|read-write"):
-        (bytes(1)).__class__.join  # noqa: B018
-        import ctypes
-
+    with pytest.raises(TypeError, match="not writable"):
         ctypes.c_char.from_buffer(frame)
     interface = frame.__array_interface__
     assert interface["data"] == (address(frame.numpy()), True)
@@ -148,9 +147,6 @@ def test_arrays_are_converted_when_asked(bus: tensorbus.Bus) -> None:
 
 
 def test_buffers_of_all_kinds_are_published(bus: tensorbus.Bus) -> None:
-    import array
-    import ctypes
-
     subscriber, publisher = bus.subscriber("numbers"), bus.publisher("numbers", max_slot_bytes=1 << 16)
     sources: list[Any] = [
         b"abc",
