@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping, PyType};
 use tensorbus::{DEFAULT_TENSOR_NAME, LoanError, Overflow, TensorSpec};
@@ -82,24 +83,26 @@ impl Publisher {
     }
 }
 
-/// A tensor's shape, or its only dimension.
-#[derive(FromPyObject)]
-pub(crate) enum Shape {
-    One(usize),
-    Several(Vec<usize>),
-}
-
-impl Shape {
-    fn dimensions(self) -> Vec<usize> {
-        match self {
-            Self::One(size) => vec![size],
-            Self::Several(sizes) => sizes,
-        }
+/// A tensor's shape: sizes, or the only one.
+fn sizes(shape: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
+    let size = |object: &Bound<'_, PyAny>| -> PyResult<usize> {
+        let size: i64 = object.extract()?;
+        usize::try_from(size).map_err(|_| error::invalid(object.py(), format!("a size of {size} is negative")))
+    };
+    if shape.hasattr(intern!(shape.py(), "__index__"))? {
+        return Ok(vec![size(shape)?]);
     }
+    shape.try_iter()?.map(|item| size(&item?)).collect()
 }
 
-fn spec(py: Python<'_>, name: &str, shape: Shape, dtype: &Bound<'_, PyAny>, order: &str) -> PyResult<TensorSpec> {
-    let spec = TensorSpec::new(name, dtype::parse(dtype)?, &shape.dimensions());
+fn spec(
+    py: Python<'_>,
+    name: &str,
+    shape: &Bound<'_, PyAny>,
+    dtype: &Bound<'_, PyAny>,
+    order: &str,
+) -> PyResult<TensorSpec> {
+    let spec = TensorSpec::new(name, dtype::parse(dtype)?, &sizes(shape)?);
     match order {
         "C" => Ok(spec),
         "F" => Ok(spec.column_major()),
@@ -114,7 +117,13 @@ impl Publisher {
     /// As a context manager it is published at the end of the block, and discarded if the block raises. The elements are
     /// those of some earlier message, or zero. ``order`` is ``"C"`` (row-major) or ``"F"`` (column-major).
     #[pyo3(signature = (shape, dtype, *, order="C"))]
-    fn loan(&self, py: Python<'_>, shape: Shape, dtype: &Bound<'_, PyAny>, order: &str) -> PyResult<TensorMut> {
+    fn loan(
+        &self,
+        py: Python<'_>,
+        shape: &Bound<'_, PyAny>,
+        dtype: &Bound<'_, PyAny>,
+        order: &str,
+    ) -> PyResult<TensorMut> {
         let spec = spec(py, DEFAULT_TENSOR_NAME, shape, dtype, order)?;
         TensorMut::new(py, self.loan_of(py, &[spec])?)
     }
@@ -126,13 +135,13 @@ impl Publisher {
             .map(|(name, value)| {
                 let name: String = name.extract()?;
                 let (shape, dtype, order) = match value.len()? {
-                    3 => value.extract::<(Shape, Bound<'_, PyAny>, String)>()?,
+                    3 => value.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>, String)>()?,
                     _ => {
-                        let (shape, dtype) = value.extract::<(Shape, Bound<'_, PyAny>)>()?;
+                        let (shape, dtype) = value.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>()?;
                         (shape, dtype, "C".to_owned())
                     }
                 };
-                spec(py, &name, shape, &dtype, &order)
+                spec(py, &name, &shape, &dtype, &order)
             })
             .collect::<PyResult<Vec<_>>>()?;
         MessageMut::new(py, self.loan_of(py, &specs)?)

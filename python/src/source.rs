@@ -105,11 +105,11 @@ impl Source {
             let bytes = usize::try_from(bytes).ok().filter(|bytes| bytes.is_multiple_of(item))?;
             Some((bytes / item) as isize)
         };
-        let Some(strides) = buffer.strides().iter().map(step).collect::<Option<Vec<_>>>() else {
+        let Some(strides) = buffer.strides.iter().map(step).collect::<Option<Vec<_>>>() else {
             // It goes backwards, or elements do not lie a whole number of elements apart: NumPy puts them in order first.
             return Self::of_buffer(&frameworks::as_contiguous_array(&frameworks::as_array(object)?)?, Some(dtype));
         };
-        let shape: Vec<usize> = buffer.shape().iter().map(|size| size.unsigned_abs()).collect();
+        let shape = buffer.shape.clone();
         let span = span_bytes(dtype, &shape, &strides).map_err(|failure| error::layout(py, &failure))?;
         Ok(Self { dtype, shape, strides, memory: Memory::Buffer(buffer, span) })
     }

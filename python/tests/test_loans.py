@@ -13,7 +13,7 @@ import tensorbus
 
 
 def test_a_block_that_raises_publishes_nothing(bus: tensorbus.Bus) -> None:
-    subscriber, publisher = bus.subscriber("numbers"), bus.publisher("numbers", slots=1, depth=1, max_borrowed=1)
+    subscriber, publisher = bus.subscriber("numbers", depth=1, max_borrowed=1), bus.publisher("numbers", slots=1)
     for _ in range(5):
         with pytest.raises(ZeroDivisionError), publisher.loan(3, np.uint8) as tensor:
             tensor.numpy()[:] = 1 // 0

@@ -115,7 +115,9 @@ def test_what_cannot_be_is_an_error_that_says_what_to_do(bus: tensorbus.Bus) -> 
     cases = [
         (lambda: publisher.loan((100, 100), np.uint8), tensorbus.TooLarge, "slot_bytes"),
         (lambda: publisher.loan((1,) * 33, np.uint8), ValueError, "reshape"),
-        (lambda: publisher.loan((-1,), np.uint8), OverflowError, "negative"),
+        (lambda: publisher.loan((-1,), np.uint8), ValueError, "negative"),
+        (lambda: publisher.loan("ab", np.uint8), TypeError, "object"),  # type: ignore[arg-type]
+        (lambda: publisher.loan(1.5, np.uint8), TypeError, "object"),  # type: ignore[arg-type]
         (lambda: publisher.loan((2, 2), np.uint8, order="K"), ValueError, "'C'"),  # type: ignore[arg-type]
         (lambda: publisher.loan((1 << 40, 1 << 40), np.uint8), ValueError, "larger than memory"),
         (lambda: publisher.publish([1, 2, 3]), TypeError, "np.asarray"),  # type: ignore[arg-type]
@@ -144,7 +146,7 @@ def test_what_cannot_be_is_an_error_that_says_what_to_do(bus: tensorbus.Bus) -> 
     for call, kind, text in cases:
         with pytest.raises(kind, match=text) as raised:
             call()
-        assert isinstance(raised.value, tensorbus.Error) or kind is OverflowError
+        assert isinstance(raised.value, tensorbus.Error) or "object" in str(raised.value)
     assert publisher.stats().published == 0
 
 

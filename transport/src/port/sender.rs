@@ -322,7 +322,13 @@ impl Sending<'_> {
     pub(crate) fn loan(&mut self) -> Result<Slot, LoanFailure> {
         let Self { ports, sender } = self;
         sender.check().map_err(LoanFailure::Broken)?;
-        let sample = match shield(|| ports.publisher.loan_slice_uninit(sender.blocks)) {
+        let mut loaned = shield(|| ports.publisher.loan_slice_uninit(sender.blocks));
+        if matches!(loaned, Ok(Err(LoanError::OutOfMemory))) {
+            // What dead subscribers held comes back with their connections, which else only a message lets go.
+            look_at_connections(ports, &sender.broken);
+            loaned = shield(|| ports.publisher.loan_slice_uninit(sender.blocks));
+        }
+        let sample = match loaned {
             Ok(Ok(sample)) => sample,
             Ok(Err(LoanError::OutOfMemory | LoanError::ExceedsMaxLoans)) => return Err(LoanFailure::NoFreeSlot),
             Ok(Err(error)) => return Err(LoanFailure::Broken(format!("{error:?}"))),
@@ -436,9 +442,14 @@ impl Slot {
 fn tend(ports: &Part<Mutex<Ports>>, broken: &AtomicBool) {
     let Ok(ports) = ports.get() else { return };
     let Ok(mut ports) = ports.try_lock() else { return };
-    if broken.load(Ordering::Relaxed) {
-        return;
+    if !broken.load(Ordering::Relaxed) {
+        look_at_connections(&mut ports, broken);
     }
+}
+
+/// Lets go of connections to subscribers that are gone, and brings those that are new their history.
+#[cold]
+fn look_at_connections(ports: &mut Ports, broken: &AtomicBool) {
     let updated = shield(|| ports.publisher.update_connections());
     if updated.is_err() {
         broken.store(true, Ordering::Relaxed);
