@@ -33,8 +33,6 @@ mod _core {
     #[pymodule_export]
     use crate::bus::{Bus, TopicInfo};
     #[pymodule_export]
-    use crate::capsule::Export;
-    #[pymodule_export]
     use crate::command::command;
     #[pymodule_export]
     use crate::dtype::Dtype;

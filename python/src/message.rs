@@ -100,7 +100,7 @@ impl Message {
     }
 
     /// The tensor of this name, or ``default``.
-    #[pyo3(signature = (name, default=None))]
+    #[pyo3(signature = (name, default=None, /))]
     fn get<'py>(
         &self,
         py: Python<'py>,

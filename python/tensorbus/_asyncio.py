@@ -34,7 +34,7 @@ class AsyncSubscriber:
         """Return the oldest message in the queue, if there is one."""
         return self._subscriber.try_recv()
 
-    async def recv(self, timeout: float | None = None) -> Message:  # noqa: ASYNC109
+    async def recv(self, timeout: float | None = None) -> Message:
         """Wait for the next message, at most `timeout` seconds, or for ever.
 
         Cancelling it loses no message. Raises `Timeout` if none came.

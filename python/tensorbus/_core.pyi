@@ -22,7 +22,8 @@ class _HasArray(Protocol):
 
 # What can be published: arrays of NumPy, PyTorch and JAX, buffers, received tensors.
 _ArrayLike: TypeAlias = Buffer | _HasDlpack | _HasArray
-# A `Dtype`, a name, a dtype or scalar type of NumPy or `ml_dtypes`, a `torch.dtype`, or `bool`, `int`, `float`, `complex`.
+# A `Dtype`, a name, a dtype or scalar type of NumPy or `ml_dtypes`, a `torch.dtype`, or `bool`, `int`, `float`,
+# `complex`.
 _DtypeLike: TypeAlias = Any
 _Shape: TypeAlias = int | Sequence[int]
 _Order: TypeAlias = Literal["C", "F"]

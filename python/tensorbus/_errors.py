@@ -14,7 +14,7 @@ class InvalidArgument(Error, ValueError):
 
 
 class UnsupportedTensor(Error, TypeError):
-    """An object that is no tensor, or one of a kind that cannot travel: on a device, or with elements of another kind."""
+    """An object that is no tensor, or one that cannot travel: on a device, or with elements of another kind."""
 
 
 class NoSuchTensor(Error, KeyError):
@@ -64,7 +64,7 @@ class Forked(Error, RuntimeError):
 
 
 class CopyWarning(UserWarning):
-    """A loan was copied when it was published: an array made of it was still there, through which it could be written."""
+    """A loan was copied when it was published: an array made of it was still there, and could have written it."""
 
 
 class ReadOnlyWarning(UserWarning):

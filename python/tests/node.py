@@ -121,7 +121,7 @@ def write_torch() -> None:
 
 def globals_at_exit() -> None:
     """End with everything still in globals."""
-    global kept  # noqa: PLW0603
+    global kept
     bus = tensorbus.Bus()
     subscriber = bus.subscriber("numbers")
     publisher = bus.publisher("numbers")

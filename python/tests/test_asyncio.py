@@ -11,7 +11,7 @@ import tensorbus
 
 
 def readers(loop: asyncio.AbstractEventLoop) -> int:
-    return len(loop._selector.get_map()) - 1  # type: ignore[attr-defined]
+    return len(loop._selector.get_map()) - 1
 
 
 async def test_messages_are_awaited(bus: tensorbus.Bus) -> None:
@@ -78,7 +78,10 @@ async def test_a_cancellation_loses_no_message(bus: tensorbus.Bus) -> None:
 
 
 async def test_each_message_goes_to_one_of_several_tasks(bus: tensorbus.Bus) -> None:
-    subscriber, publisher = bus.async_subscriber("numbers", depth=16, max_borrowed=16), bus.publisher("numbers", slots=40)
+    subscriber, publisher = (
+        bus.async_subscriber("numbers", depth=16, max_borrowed=16),
+        bus.publisher("numbers", slots=40),
+    )
     tasks = [asyncio.create_task(subscriber.recv(timeout=60)) for _ in range(10)]
     await asyncio.sleep(0)
     for number in range(10):

@@ -85,9 +85,18 @@ def test_shapes_and_strides_survive_too(bus: tensorbus.Bus, name: str) -> None:
 def test_a_dtype_has_many_names() -> None:
     same: list[Any] = ["float32", np.float32, np.dtype("f4"), np.dtype("<f4"), tensorbus.Dtype("float32")]
     assert len({tensorbus.Dtype(each) for each in same}) == 1
-    assert [str(tensorbus.Dtype(each)) for each in (bool, int, float, complex)] == ["bool", "int64", "float64", "complex128"]
+    assert [str(tensorbus.Dtype(each)) for each in (bool, int, float, complex)] == [
+        "bool",
+        "int64",
+        "float64",
+        "complex128",
+    ]
     assert tensorbus.Dtype(ml_dtypes.bfloat16) == tensorbus.Dtype("bfloat16") != tensorbus.Dtype("float16")
-    assert (tensorbus.Dtype("int4").itemsize, tensorbus.Dtype("int4").bits, tensorbus.Dtype("complex64").itemsize) == (None, 4, 8)
+    assert (tensorbus.Dtype("int4").itemsize, tensorbus.Dtype("int4").bits, tensorbus.Dtype("complex64").itemsize) == (
+        None,
+        4,
+        8,
+    )
     vector = tensorbus.Dtype("float32x4")
     assert (vector.lanes, vector.itemsize, str(vector)) == (4, 16, "float32x4")
     assert pickle.loads(pickle.dumps(vector)) == vector

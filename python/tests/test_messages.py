@@ -39,7 +39,12 @@ def test_several_tensors_are_a_mapping(bus: tensorbus.Bus) -> None:
             loan["masks"]
     message = subscriber.recv(timeout=10)
     assert isinstance(message, Mapping)
-    assert (len(message), list(message), "labels" in message, "masks" in message) == (2, ["images", "labels"], True, False)
+    assert (len(message), list(message), "labels" in message, "masks" in message) == (
+        2,
+        ["images", "labels"],
+        True,
+        False,
+    )
     assert [name for name, _ in message.items()] == list(message.keys())
     assert message["labels"].numpy().tolist() == list(range(8))
     assert {name: tensor.shape for name, tensor in message.items()} == {"images": (8, 4, 4), "labels": (8,)}
@@ -80,16 +85,16 @@ def test_metadata_that_cannot_travel_is_named(bus: tensorbus.Bus) -> None:
     publisher = bus.publisher("camera")
     array = np.zeros(3, np.uint8)
     with pytest.raises(TypeError, match=r"metadata 'x' is builtins.list|metadata \"x\" is list"):
-        publisher.publish(array, metadata={"x": [1]})  # type: ignore[dict-item]
+        publisher.publish(array, metadata={"x": [1]})
     with pytest.raises(TypeError, match="keys are str"):
-        publisher.publish(array, metadata={1: 1})  # type: ignore[dict-item]
+        publisher.publish(array, metadata={1: 1})
     with pytest.raises(ValueError, match="64 bits"):
         publisher.publish(array, metadata={"x": 1 << 64})
     with pytest.raises(tensorbus.TooLarge, match="slot_bytes"):
         publisher.publish(array, metadata={"x": b"0" * 10_000})
     # A loan whose metadata is refused is still there.
     tensor = publisher.loan(3, np.uint8)
-    tensor.metadata["x"] = [1]  # type: ignore[assignment]
+    tensor.metadata["x"] = [1]
     with pytest.raises(TypeError):
         tensor.publish()
     del tensor.metadata["x"]
@@ -97,7 +102,10 @@ def test_metadata_that_cannot_travel_is_named(bus: tensorbus.Bus) -> None:
 
 
 def test_empty_scalar_and_large_tensors(bus: tensorbus.Bus) -> None:
-    subscriber, publisher = bus.subscriber("camera", depth=1), bus.publisher("camera", slots=3, max_slot_bytes=300 << 20)
+    subscriber, publisher = (
+        bus.subscriber("camera", depth=1),
+        bus.publisher("camera", slots=3, max_slot_bytes=300 << 20),
+    )
     for shape in [(), (0,), (3, 0, 2), (1,) * 32]:
         publisher.publish(np.ones(shape, np.float64))
         array = subscriber.recv(timeout=10).first.numpy()
@@ -116,12 +124,12 @@ def test_what_cannot_be_is_an_error_that_says_what_to_do(bus: tensorbus.Bus) -> 
         (lambda: publisher.loan((100, 100), np.uint8), tensorbus.TooLarge, "slot_bytes"),
         (lambda: publisher.loan((1,) * 33, np.uint8), ValueError, "reshape"),
         (lambda: publisher.loan((-1,), np.uint8), ValueError, "negative"),
-        (lambda: publisher.loan("ab", np.uint8), TypeError, "object"),  # type: ignore[arg-type]
-        (lambda: publisher.loan(1.5, np.uint8), TypeError, "object"),  # type: ignore[arg-type]
-        (lambda: publisher.loan((2, 2), np.uint8, order="K"), ValueError, "'C'"),  # type: ignore[arg-type]
+        (lambda: publisher.loan("ab", np.uint8), TypeError, "object"),
+        (lambda: publisher.loan(1.5, np.uint8), TypeError, "object"),
+        (lambda: publisher.loan((2, 2), np.uint8, order="K"), ValueError, "'C'"),
         (lambda: publisher.loan((1 << 40, 1 << 40), np.uint8), ValueError, "larger than memory"),
-        (lambda: publisher.publish([1, 2, 3]), TypeError, "np.asarray"),  # type: ignore[arg-type]
-        (lambda: publisher.publish(object()), TypeError, "no tensor"),  # type: ignore[arg-type]
+        (lambda: publisher.publish([1, 2, 3]), TypeError, "np.asarray"),
+        (lambda: publisher.publish(object()), TypeError, "no tensor"),
         (lambda: publisher.publish(np.array(["text"])), TypeError, "no dtype"),
         (lambda: publisher.publish(np.array([None])), TypeError, "no dtype"),
         (lambda: publisher.publish(np.zeros(3, ">f4")), TypeError, "byte order"),
@@ -135,13 +143,13 @@ def test_what_cannot_be_is_an_error_that_says_what_to_do(bus: tensorbus.Bus) -> 
         (lambda: bus.publisher("a b"), ValueError, "a-z"),
         (lambda: bus.publisher("camera", depth=99), tensorbus.Mismatch, "same setting"),
         (lambda: bus.publisher("x", overflow="block"), ValueError, "block_timeout"),
-        (lambda: bus.publisher("x", overflow="drop"), ValueError, "drop-oldest"),  # type: ignore[arg-type]
+        (lambda: bus.publisher("x", overflow="drop"), ValueError, "drop-oldest"),
         (lambda: bus.publisher("x", slot_bytes=2, max_slot_bytes=1), ValueError, "slot_bytes"),
         (lambda: bus.publisher("x", slots=8, slot_bytes=1 << 50), MemoryError, "missing"),
         (lambda: bus.subscriber("camera").recv(timeout=-1), ValueError, "timeout"),
         (lambda: bus.subscriber("camera").recv(timeout=float("nan")), ValueError, "timeout"),
         (lambda: tensorbus.Bus("a/b"), ValueError, "a-z"),
-        (lambda: tensorbus.Bus(backend="tape"), ValueError, "shm"),  # type: ignore[arg-type]
+        (lambda: tensorbus.Bus(backend="tape"), ValueError, "shm"),
     ]
     for call, kind, text in cases:
         with pytest.raises(kind, match=text) as raised:
@@ -209,7 +217,9 @@ def test_topics_members_and_quota_are_seen(session: str) -> None:
         assert (bus.session, bus.backend, bus.quota()) == (session, "shm", (1 << 20, 0))
         publisher = bus.publisher("a/b", slots=2, slot_bytes=1000, depth=3)
         topics = bus.topics()
-        assert [(topic.name, topic.publishers, topic.subscribers, topic.depth) for topic in topics] == [("a/b", 1, 0, 3)]
+        assert [(topic.name, topic.publishers, topic.subscribers, topic.depth) for topic in topics] == [
+            ("a/b", 1, 0, 3)
+        ]
         quota = bus.quota()
         assert quota is not None
         assert quota[1] >= topics[0].pool_bytes > 2000

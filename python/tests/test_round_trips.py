@@ -10,7 +10,9 @@ from hypothesis.extra import numpy as arrays
 
 import tensorbus
 
-DTYPES = [np.dtype(name) for name in ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"]]
+DTYPES = [
+    np.dtype(name) for name in ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"]
+]
 
 
 @st.composite
