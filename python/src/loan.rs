@@ -418,6 +418,20 @@ impl MessageMut {
         self.keys().into_iter().zip(self.values()).collect()
     }
 
+    /// The tensor of this name, or ``default``.
+    #[pyo3(signature = (name, default=None, /))]
+    fn get<'py>(
+        &self,
+        py: Python<'py>,
+        name: &str,
+        default: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        match self.layouts.iter().position(|layout| layout.name == name) {
+            Some(index) => Ok(Some(self.tensor(index).into_bound_py_any(py)?)),
+            None => Ok(default),
+        }
+    }
+
     /// Send the message to every subscriber. Returns how many have it in their queue now.
     fn publish(&self, py: Python<'_>) -> PyResult<usize> {
         self.loan.publish(py)

@@ -5,7 +5,6 @@ use crate::error;
 use crate::wait::duration;
 
 /// Settings of a topic that all its ports share; what is left open is taken as it is.
-#[derive(Default)]
 pub(crate) struct Shared<'a> {
     pub(crate) depth: Option<usize>,
     pub(crate) history: Option<usize>,
@@ -21,17 +20,22 @@ impl Shared<'_> {
         if let Some(overflow) = self.overflow(py)? {
             topic = topic.overflow(overflow);
         }
-        let settings: [(Option<usize>, fn(TopicBuilder, usize) -> TopicBuilder); 5] = [
-            (self.depth, TopicBuilder::depth),
-            (self.history, TopicBuilder::history),
-            (self.max_borrowed, TopicBuilder::max_borrowed),
-            (self.max_publishers, TopicBuilder::max_publishers),
-            (self.max_subscribers, TopicBuilder::max_subscribers),
-        ];
-        Ok(settings.into_iter().fold(topic, |topic, (value, set)| match value {
-            Some(value) => set(topic, value),
-            None => topic,
-        }))
+        if let Some(depth) = self.depth {
+            topic = topic.depth(depth);
+        }
+        if let Some(history) = self.history {
+            topic = topic.history(history);
+        }
+        if let Some(max_borrowed) = self.max_borrowed {
+            topic = topic.max_borrowed(max_borrowed);
+        }
+        if let Some(max_publishers) = self.max_publishers {
+            topic = topic.max_publishers(max_publishers);
+        }
+        if let Some(max_subscribers) = self.max_subscribers {
+            topic = topic.max_subscribers(max_subscribers);
+        }
+        Ok(topic)
     }
 
     fn overflow(&self, py: Python<'_>) -> PyResult<Option<Overflow>> {

@@ -110,11 +110,12 @@ def write_torch() -> None:
 
     bus = tensorbus.Bus()
     subscriber = bus.subscriber("numbers")
-    bus.publisher("numbers").publish(np.zeros(3, np.float32))
+    say("ready")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tensor = subscriber.recv(PATIENCE).first.torch()
-    say("writing")
+    say("received")
+    told()
     tensor[0] = 1
     say("written")
 
