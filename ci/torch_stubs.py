@@ -1,7 +1,7 @@
-"""Makes empty stand-ins for the CUDA libraries that PyTorch's wheel wants, so that its CPU part runs without 4 GB of them.
+"""Makes stand-ins for the CUDA libraries that PyTorch's wheel wants: its CPU part runs without the 4 GB of them.
 
-`python ci/torch_stubs.py DIRECTORY`, then start Python with `LD_LIBRARY_PATH=DIRECTORY`. Every function of theirs returns an
-error: there is no device.
+`python ci/torch_stubs.py DIRECTORY`, then start Python with `LD_LIBRARY_PATH=DIRECTORY`. Every function of theirs
+returns an error: there is no device.
 """
 
 import importlib.util

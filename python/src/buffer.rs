@@ -10,8 +10,7 @@ use tensorbus::TensorLayout;
 
 use crate::dtype;
 use crate::error;
-use crate::loan::Shared;
-use crate::outside::Outside;
+use crate::loan::{Shared, let_go};
 
 /// Memory of a tensor as other libraries see it. They keep it, and it keeps the slot.
 #[pyclass(frozen, name = "_Memory", module = "tensorbus._core")]
@@ -33,7 +32,17 @@ pub(crate) struct Memory {
 
 pub(crate) enum Owner {
     Received(#[expect(dead_code, reason = "only kept")] tensorbus::Tensor),
-    Loaned(#[expect(dead_code, reason = "only kept")] Outside<Arc<Shared>>),
+    Loaned(Option<Arc<Shared>>),
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        if let Self::Loaned(share) = self
+            && let Some(share) = share.take()
+        {
+            let_go(share);
+        }
+    }
 }
 
 // SAFETY: the pointer is to memory that the owner keeps, whatever thread has it. What the readers and writers of the

@@ -1,6 +1,6 @@
 //! Slots that are written in place and published.
 
-use std::ffi::{CString, c_int};
+use std::ffi::{CStr, c_int};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +22,10 @@ use crate::outside::Outside;
 use crate::publisher::Port;
 use crate::source::Source;
 use crate::tensor::describe;
+
+const COPIED: &CStr =
+    c"the loan is copied to be published, for an array made of it is still there: write through `numpy()` \
+    without keeping the array, or `del` it before the block ends";
 
 /// A loan and what is made known of it in Python: the tensors, and arrays on their memory.
 ///
@@ -70,6 +74,13 @@ impl Shared {
     }
 }
 
+/// Drops a share of a slot. The last one gives the slot back, for which it may have to wait: other Python threads run.
+pub(crate) fn let_go(share: Arc<Shared>) {
+    if let Some(last) = Arc::into_inner(share) {
+        drop(Outside::new(last));
+    }
+}
+
 impl Loan {
     pub(crate) fn new(py: Python<'_>, port: Arc<Port>, message: tensorbus::MessageMut) -> PyResult<Self> {
         let shared = Shared::new(message).map_err(|failure| error::view(py, &failure))?;
@@ -92,7 +103,7 @@ impl Loan {
             Ok(shared) => shared.message,
             Err(shared) => {
                 let copied = self.copy(py, &shared);
-                drop(Outside::new(shared));
+                let_go(shared);
                 copied?
             }
         };
@@ -105,11 +116,7 @@ impl Loan {
 
     /// The content in a slot that nobody else knows of.
     fn copy(&self, py: Python<'_>, shared: &Shared) -> PyResult<tensorbus::MessageMut> {
-        let text = CString::new(
-            "the loan is copied to be published, for an array made of it is still there: write through `numpy()` without \
-             keeping the array, or `del` it before the block ends",
-        )?;
-        PyErr::warn(py, &error::class_of(py, "CopyWarning")?, &text, 1)?;
+        PyErr::warn(py, &error::class_of(py, "CopyWarning")?, COPIED, 1)?;
         let spec = |(layout, _): &(TensorLayout, _)| {
             TensorSpec::new(&layout.name, layout.dtype, &layout.shape).strides(&layout.strides)
         };
@@ -127,7 +134,9 @@ impl Loan {
     }
 
     fn discard(&self) {
-        drop(Outside::new(self.take()));
+        if let Some(share) = self.take() {
+            let_go(share);
+        }
     }
 
     fn take(&self) -> Option<Arc<Shared>> {
@@ -186,7 +195,7 @@ impl TensorMut {
     fn memory(&self, py: Python<'_>, seen: As) -> PyResult<Memory> {
         let shared = self.loan.shared(py)?;
         let data = shared.data(self.index).as_ptr();
-        Memory::new(Owner::Loaned(Outside::new(shared)), &self.layout, data, seen)
+        Memory::new(Owner::Loaned(Some(shared)), &self.layout, data, seen)
     }
 }
 
@@ -268,6 +277,17 @@ impl TensorMut {
         frameworks::numpy(py, self.memory(py, seen)?, numpy_dtype, false)
     }
 
+    /// Where NumPy gets no buffer: it has none for these elements, or the loan has ended, and this says so.
+    #[pyo3(signature = (dtype=None, copy=None))]
+    fn __array__<'py>(
+        &self,
+        py: Python<'py>,
+        dtype: Option<Bound<'py, PyAny>>,
+        copy: Option<bool>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        frameworks::converted(self.numpy(py)?, dtype, copy)
+    }
+
     /// The tensor as one of PyTorch, to write into shared memory.
     fn torch<'py>(slf: Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         frameworks::torch(slf.into_any())
@@ -283,7 +303,7 @@ impl TensorMut {
         // is made for one copy, and other libraries that write at the same time only mix what is written.
         let bytes = unsafe { std::slice::from_raw_parts_mut(data.as_ptr(), self.layout.len) };
         let copied = source.copy_into(py, &self.layout, bytes);
-        drop(Outside::new(shared));
+        let_go(shared);
         copied
     }
 

@@ -3,7 +3,16 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import numpy.typing as npt
+
+# Older ones ask for DLPack's old structure, which cannot say that memory is read-only.
+NUMPY_READS_DLPACK = np.lib.NumpyVersion(np.__version__) >= "2.1.0"
+
+
+def from_dlpack(tensor: Any) -> npt.NDArray[Any]:
+    """`np.from_dlpack` where NumPy has it for read-only memory, else what takes its place."""
+    return np.from_dlpack(tensor) if NUMPY_READS_DLPACK else np.asarray(tensor)
 
 
 class Place(NamedTuple):

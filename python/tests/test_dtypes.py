@@ -14,6 +14,8 @@ NATIVE += ["float16", "float32", "float64", "complex64", "complex128"]
 WHOLE = ["bfloat16", "float8_e3m4", "float8_e4m3", "float8_e4m3b11fnuz", "float8_e4m3fn", "float8_e4m3fnuz"]
 WHOLE += ["float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"]
 PACKED = ["int1", "int2", "int4", "uint1", "uint2", "uint4", "float4_e2m1fn", "float6_e2m3fn", "float6_e3m2fn"]
+# Older `ml_dtypes` have none of a bit.
+PACKED = [name for name in PACKED if hasattr(ml_dtypes, name) or name not in ("int1", "uint1")]
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from memory import descriptors, place, resident
+from memory import descriptors, from_dlpack, place, resident
 
 import tensorbus
 
@@ -18,7 +18,7 @@ def test_an_array_keeps_the_slot_by_itself(bus: tensorbus.Bus) -> None:
     publisher.publish(np.arange(1000))
     message = subscriber.recv(timeout=10)
     tensor = message.first
-    views: list[Any] = [tensor.numpy()[10:20], memoryview(tensor), np.from_dlpack(tensor)[5:], tensor.raw]
+    views: list[Any] = [tensor.numpy()[10:20], memoryview(tensor), from_dlpack(tensor)[5:], tensor.raw]
     references = [weakref.ref(message), weakref.ref(tensor)]
     del message, tensor
     assert [reference() for reference in references] == [None, None]
@@ -141,7 +141,7 @@ def test_a_hundred_thousand_messages_leave_nothing_behind(bus: tensorbus.Bus) ->
                     tensor.numpy()[0] = number
             message = subscriber.recv(timeout=10)
             tensor = message.first
-            kept = [tensor.numpy(), np.from_dlpack(tensor), memoryview(tensor), tensor.__dlpack__(max_version=(1, 0))]
+            kept = [tensor.numpy(), from_dlpack(tensor), memoryview(tensor), tensor.__dlpack__(max_version=(1, 0))]
             assert len(kept) == 4
 
     exchange(2000)
