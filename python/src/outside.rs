@@ -50,7 +50,9 @@ impl<T: Send + Sync> Closable<T> {
 
     pub(crate) fn close(&self) {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner).take();
-        drop(Outside::new(inner));
+        if let Some(inner) = inner {
+            drop(Outside::new(inner));
+        }
     }
 }
 

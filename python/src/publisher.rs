@@ -199,13 +199,14 @@ impl Publisher {
     fn wait_for_subscribers(&self, py: Python<'_>, subscribers: usize, timeout: Option<f64>) -> PyResult<usize> {
         let (port, bound) = (self.port.get(py)?, self::timeout(py, timeout)?);
         let mut last = None;
-        let ready = wait(py, bound, |slice| match port.publisher.wait_for_subscribers(subscribers, slice) {
-            Err(tensorbus::WaitError::TooFew { ready, .. }) => {
-                last = Some(ready);
-                None
-            }
-            other => Some(other),
-        })?;
+        let ready =
+            wait(py, bound, |py, slice| match py.detach(|| port.publisher.wait_for_subscribers(subscribers, slice)) {
+                Err(tensorbus::WaitError::TooFew { ready, .. }) => {
+                    last = Some(ready);
+                    None
+                }
+                other => Some(other),
+            })?;
         match ready {
             Some(ready) => ready.map_err(|failure| error::wait(py, &failure)),
             None => {
@@ -223,7 +224,7 @@ impl Publisher {
     fn drain(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
         let (port, bound) = (self.port.get(py)?, self::timeout(py, timeout)?);
         let mut last = None;
-        let drained = wait(py, bound, |slice| match port.publisher.drain(slice) {
+        let drained = wait(py, bound, |py, slice| match py.detach(|| port.publisher.drain(slice)) {
             Err(failure @ tensorbus::DrainError::Unopened { .. }) => {
                 last = Some(failure);
                 None

@@ -47,9 +47,13 @@ impl Subscriber {
             return Ok(message);
         }
         let bound = self::timeout(py, timeout)?;
-        let received = wait(py, bound, |slice| match self.inner_recv(slice) {
-            Some(Err(ReceiveError::Timeout { .. })) => None,
-            other => Some(other),
+        let received = wait(py, bound, |py, slice| {
+            // Looked for each time: another thread may close it.
+            let Some(subscriber) = self.inner.open() else { return Some(None) };
+            match py.detach(|| subscriber.recv(slice)) {
+                Err(ReceiveError::Timeout { .. }) => None,
+                received => Some(Some(received)),
+            }
         })?;
         match received {
             Some(Some(message)) => message.map(Message::new).map_err(|failure| error::receive(py, &failure)),
@@ -133,13 +137,6 @@ impl Subscriber {
     fn __repr__(&self, py: Python<'_>) -> String {
         self.topic(py)
             .map_or_else(|_| "<Subscriber, closed>".to_owned(), |topic| format!("<Subscriber of topic {topic:?}>"))
-    }
-}
-
-impl Subscriber {
-    /// `None` once it is closed.
-    fn inner_recv(&self, bound: std::time::Duration) -> Option<Result<tensorbus::Message, ReceiveError>> {
-        Some(self.inner.open()?.recv(bound))
     }
 }
 

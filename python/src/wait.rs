@@ -19,17 +19,17 @@ pub(crate) fn duration(py: Python<'_>, name: &str, seconds: f64) -> PyResult<Dur
 
 /// Calls `step` with bounded times until it gives something, the time is over (`None`), or a signal's handler raises.
 ///
-/// Other Python threads run meanwhile.
-pub(crate) fn wait<T: Send>(
+/// `step` lets other Python threads run while it waits.
+pub(crate) fn wait<T>(
     py: Python<'_>,
     timeout: Option<Duration>,
-    mut step: impl FnMut(Duration) -> Option<T> + Send,
+    mut step: impl FnMut(Python<'_>, Duration) -> Option<T>,
 ) -> PyResult<Option<T>> {
     let begin = Instant::now();
     loop {
         let left = timeout.map(|timeout| timeout.saturating_sub(begin.elapsed()));
         let bound = left.map_or(SLICE, |left| left.min(SLICE));
-        if let Some(found) = py.detach(|| step(bound)) {
+        if let Some(found) = step(py, bound) {
             return Ok(Some(found));
         }
         py.check_signals()?;

@@ -47,6 +47,14 @@ def test_a_viewer_in_an_event_loop() -> None:
 
 
 @pytest.mark.usefixtures("session")
+def test_the_page_on_python() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/python.md").read_text(), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "docs/python.md", "exec"), {})
+
+
+@pytest.mark.usefixtures("session")
 def test_the_readme(tmp_path: Path) -> None:
     programs = [tmp_path / name for name in ("camera.py", "viewer.py")]
     for program in programs:

@@ -23,6 +23,7 @@ def test_a_loan_is_written_in_place_and_received(bus: tensorbus.Bus) -> None:
     np.testing.assert_array_equal(frame.numpy(), np.arange(60, dtype=np.uint8).reshape(4, 5, 3))
     assert before <= message.publish_time_ns <= time.monotonic_ns()
     assert (message.sequence, message.lost, message.source_time_ns) == (0, 0, None)
+    assert message.publisher > 0
     assert publisher.stats().copied_bytes == 0
     assert (publisher.stats().published, subscriber.stats().received) == (1, 1)
 
