@@ -1,9 +1,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyMapping, PyType};
+use pyo3::types::{PyDict, PyMapping, PyTuple, PyType};
 use tensorbus::{DEFAULT_TENSOR_NAME, LoanError, Overflow, TensorSpec};
 
 use crate::dtype;
@@ -89,7 +88,7 @@ fn sizes(shape: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
         let size: i64 = object.extract()?;
         usize::try_from(size).map_err(|_| error::invalid(object.py(), format!("a size of {size} is negative")))
     };
-    if shape.hasattr(intern!(shape.py(), "__index__"))? {
+    if !shape.is_instance_of::<PyTuple>() && shape.extract::<i64>().is_ok() {
         return Ok(vec![size(shape)?]);
     }
     shape.try_iter()?.map(|item| size(&item?)).collect()
