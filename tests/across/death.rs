@@ -1,5 +1,6 @@
 //! SIGKILL at chosen points. At random ones: `tests/crash`.
 
+use tensorbus::LoanError;
 use tensorbus::prelude::*;
 
 use crate::support::{PATIENCE, Session, eventually};
