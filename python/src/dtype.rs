@@ -106,16 +106,20 @@ pub(crate) fn parse(object: &Bound<'_, PyAny>) -> PyResult<Inner> {
     if let Some(dtype) = known.get_item(object).ok().flatten() {
         return Ok(dtype.cast::<Dtype>()?.get().0);
     }
-    let dtype = parse_new(object)?;
-    known.set_item(object, Dtype(dtype))?;
+    let (dtype, is_name) = parse_new(object)?;
+    // Only what names a dtype is kept for ever, not any object that has one.
+    if is_name {
+        known.set_item(object, Dtype(dtype))?;
+    }
     Ok(dtype)
 }
 
-fn parse_new(object: &Bound<'_, PyAny>) -> PyResult<Inner> {
+/// The dtype, and whether the object is nothing but a name of it.
+fn parse_new(object: &Bound<'_, PyAny>) -> PyResult<(Inner, bool)> {
     let py = object.py();
     if let Ok(text) = object.cast::<PyString>() {
         let text = text.to_cow()?;
-        return from_name(&text).ok_or_else(|| {
+        return from_name(&text).map(|dtype| (dtype, true)).ok_or_else(|| {
             let short = if text.parse::<Inner>().is_ok() || text.len() <= 3 {
                 "; short names count bits in some languages and bytes in others"
             } else {
@@ -124,14 +128,18 @@ fn parse_new(object: &Bound<'_, PyAny>) -> PyResult<Inner> {
             error::invalid(py, format!("no dtype {text:?}{short}; names are like uint8, float32, bfloat16, int4"))
         });
     }
+    let no_dtype = || error::unsupported(py, format!("{} is no dtype that can travel", type_name(object)));
+    // NumPy takes it for `float64`.
+    if object.is_none() {
+        return Err(no_dtype());
+    }
     // `torch.float32`
     let text = object.str()?.to_string();
     if let Some(dtype) = text.strip_prefix("torch.").and_then(from_name) {
-        return Ok(dtype);
+        return Ok((dtype, true));
     }
-    let no_dtype = || error::unsupported(py, format!("{} is no dtype that can travel", type_name(object)));
     let dtype = py.import("numpy")?.getattr("dtype")?.call1((object,)).map_err(|_| no_dtype())?;
-    of_numpy(&dtype)
+    Ok((of_numpy(&dtype)?, dtype.is(object) || object.is_instance_of::<PyType>()))
 }
 
 /// What a `numpy.dtype` is.

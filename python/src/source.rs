@@ -164,7 +164,7 @@ impl Source {
                 copy_elements(self.dtype, &self.shape, (source, &self.strides), (bytes, &target.strides));
             }
         };
-        if source.len() >= LARGE {
+        if target.len >= LARGE {
             py.detach(copy)
         } else {
             copy()

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self, TypeAlias, final
 
@@ -122,7 +123,7 @@ class Bus:
     @property
     def session(self) -> str: ...
     @property
-    def directory(self) -> os.PathLike[str]: ...
+    def directory(self) -> Path: ...
     @property
     def backend(self) -> str: ...
     def topics(self) -> list[TopicInfo]: ...

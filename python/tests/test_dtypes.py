@@ -1,6 +1,8 @@
 """Every dtype travels (FR-016): NumPy's own, and those of `ml_dtypes`."""
 
+import contextlib
 import pickle
+import sys
 from typing import Any
 
 import ml_dtypes
@@ -99,6 +101,14 @@ def test_a_dtype_has_many_names() -> None:
         4,
         8,
     )
+    tensor = np.zeros(3, np.float32)
+    references = sys.getrefcount(tensor)
+    with contextlib.suppress(TypeError):
+        tensorbus.Dtype(tensor)
+    for wrong in ([1], {}, None, 3):
+        with pytest.raises(TypeError, match="no dtype"):
+            tensorbus.Dtype(wrong)
+    assert sys.getrefcount(tensor) == references, "only names of dtypes are kept"
     vector = tensorbus.Dtype("float32x4")
     assert (vector.lanes, vector.itemsize, str(vector)) == (4, 16, "float32x4")
     assert pickle.loads(pickle.dumps(vector)) == vector

@@ -4,6 +4,7 @@ import gc
 import multiprocessing
 import os
 import pickle
+import threading
 import traceback
 import warnings
 from collections.abc import Callable
@@ -98,6 +99,25 @@ def test_a_forked_child_that_drops_everything_drops_nothing(session: str) -> Non
     assert PORTS["array"].tolist() == [0, 1, 2]
     assert [topic.name for topic in PORTS["bus"].topics()] == ["numbers"]
     PORTS.clear()
+
+
+def test_a_fork_while_another_thread_waits(bus: tensorbus.Bus) -> None:
+    subscriber, publisher = bus.subscriber("numbers"), bus.publisher("numbers")
+    received: list[tensorbus.Message] = []
+    waiting = threading.Thread(target=lambda: received.append(subscriber.recv(timeout=60)))
+    waiting.start()
+
+    def use() -> None:
+        with pytest.raises(tensorbus.Forked):
+            subscriber.recv(timeout=1)
+        with tensorbus.Bus() as own:
+            own.publisher("other", slot_bytes=8).publish(b"x")
+
+    for _ in range(20):
+        assert in_child(use) == 0
+    publisher.publish(np.arange(3))
+    waiting.join(60)
+    assert received[0].first.numpy().tolist() == [0, 1, 2]
 
 
 def exchange(count: int) -> int:
