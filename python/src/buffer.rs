@@ -146,19 +146,27 @@ impl Memory {
         });
         // SAFETY: by the contract it is null or valid.
         let Some(view) = (unsafe { view.as_mut() }) else { return Err(error::buffer("there is no view to fill")) };
-        // Whoever gets an error must find no object in the view.
-        view.obj = ptr::null_mut();
         *view = filled?;
         Ok(())
     }
 }
 
-/// Fills the view of a tensor that offers `memory`.
+/// Fills the view of a tensor that offers `memory`, or cannot.
 ///
 /// # Safety
 /// As for `__getbuffer__`.
-pub(crate) unsafe fn fill(py: Python<'_>, memory: Memory, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
-    let memory = memory.into_bound_py_any(py)?;
+pub(crate) unsafe fn fill(
+    py: Python<'_>,
+    memory: PyResult<Memory>,
+    view: *mut ffi::Py_buffer,
+    flags: c_int,
+) -> PyResult<()> {
+    // SAFETY: by the contract it is null or valid.
+    if let Some(view) = unsafe { view.as_mut() } {
+        // Whoever gets an error must find no object in the view.
+        view.obj = ptr::null_mut();
+    }
+    let memory = memory?.into_bound_py_any(py)?;
     // SAFETY: the interpreter holds, `memory` is an object, and `view` is as the contract says. The view then refers to
     // `memory`, not to the tensor: it is released there.
     match unsafe { ffi::PyObject_GetBuffer(memory.as_ptr(), view, flags) } {

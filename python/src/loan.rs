@@ -363,7 +363,7 @@ impl TensorMut {
     /// # Safety
     /// Called by the interpreter with a view to fill.
     unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
-        let memory = slf.get().memory(slf.py(), As::Elements)?;
+        let memory = slf.get().memory(slf.py(), As::Elements);
         // SAFETY: by the contract.
         unsafe { buffer::fill(slf.py(), memory, view, flags) }
     }

@@ -39,6 +39,22 @@ def publish(count: int, size: int) -> None:
     told()
 
 
+def publish_for_ever(size: int) -> None:
+    """Publish whole messages until it is killed."""
+    bus = tensorbus.Bus()
+    publisher = bus.publisher("numbers", slot_bytes=size * 4)
+    say("ready")
+    sequence = 0
+    while True:
+        if sequence % 2:
+            publisher.publish(pattern(sequence, size), metadata={"n": sequence})
+        else:
+            with publisher.loan(size, np.uint32) as tensor:
+                tensor.numpy()[:] = pattern(sequence, size)
+                tensor.metadata["n"] = sequence
+        sequence += 1
+
+
 def publish_place(size: int) -> None:
     """Publish a message when told, and say where it was written."""
     bus = tensorbus.Bus()
@@ -144,7 +160,18 @@ def echo(count: int, asleep: float = 0.0) -> None:
 
 ROLES = {
     role.__name__: role
-    for role in (publish, publish_place, check, hold, hold_loan, wait_for_ever, write_torch, globals_at_exit, echo)
+    for role in (
+        publish,
+        publish_for_ever,
+        publish_place,
+        check,
+        hold,
+        hold_loan,
+        wait_for_ever,
+        write_torch,
+        globals_at_exit,
+        echo,
+    )
 }
 
 if __name__ == "__main__":

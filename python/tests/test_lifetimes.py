@@ -1,7 +1,9 @@
 """Views keep their memory (FR-009), whatever becomes of everything else."""
 
 import gc
+import os
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from memory import descriptors, from_dlpack, place, resident
+from node import pattern
 
 import tensorbus
 
@@ -66,6 +69,32 @@ def test_an_array_outlives_a_publisher_that_is_killed(bus: tensorbus.Bus, node: 
     # And the topic goes on.
     bus.publisher("numbers", overflow="block", block_timeout=60).publish(np.array([1]))
     assert subscriber.recv(timeout=60).first.numpy().tolist() == [1]
+
+
+def test_publishers_killed_at_random_points_publish_whole_messages(
+    bus: tensorbus.Bus, node: Callable[..., Any]
+) -> None:
+    subscriber = bus.subscriber("numbers", max_borrowed=8)
+    seed = int(os.environ.get("TENSORBUS_SEED", time.time_ns() % 1_000_000))
+    print(f"TENSORBUS_SEED={seed}")
+    random = np.random.default_rng(seed)
+    held: list[tuple[int, Any]] = []
+    for _ in range(8):
+        other = node("publish_for_ever", 10_000)
+        other.expect("ready")
+        for _ in range(int(random.integers(1, 60))):
+            message = subscriber.recv(timeout=60)
+            np.testing.assert_array_equal(message.first.numpy(), pattern(message.metadata["n"], 10_000))
+        held = [*held[-5:], (message.metadata["n"], message.first.numpy())]
+        del message
+        other.kill()
+        bus.remove_dead()
+        while (message := subscriber.try_recv()) is not None:
+            np.testing.assert_array_equal(message.first.numpy(), pattern(message.metadata["n"], 10_000))
+        for sequence, array in held:
+            np.testing.assert_array_equal(array, pattern(sequence, 10_000))
+    assert subscriber.stats().rejected == 0
+    assert bus.members()[1] == []
 
 
 def test_a_subscriber_that_is_killed_gives_its_messages_back(bus: tensorbus.Bus, node: Callable[..., Any]) -> None:
