@@ -1,6 +1,7 @@
 //! The Python package `tensorbus`: the same bus, no copies.
 //!
-//! `bus`, `publisher` and `subscriber` are the ports; `loan` is what is written, `message` and `tensor` what is read.
+//! `bus`, `publisher` and `subscriber` are the ports; `loan`, `message_mut` and `tensor_mut` are what is written, `message` and
+//! `tensor` what is read.
 //! How tensors leave for other libraries is in `buffer` (buffer protocol), `capsule` (DLPack) and `frameworks`; how they
 //! come in is in `source`.
 
@@ -14,6 +15,7 @@ mod frameworks;
 mod held_buffer;
 mod loan;
 mod message;
+mod message_mut;
 mod metadata;
 mod options;
 mod outside;
@@ -21,6 +23,7 @@ mod publisher;
 mod source;
 mod subscriber;
 mod tensor;
+mod tensor_mut;
 mod wait;
 
 use pyo3::prelude::*;
@@ -37,15 +40,17 @@ mod _core {
     #[pymodule_export]
     use crate::dtype::Dtype;
     #[pymodule_export]
-    use crate::loan::{MessageMut, TensorMut};
-    #[pymodule_export]
     use crate::message::Message;
+    #[pymodule_export]
+    use crate::message_mut::MessageMut;
     #[pymodule_export]
     use crate::publisher::{Publisher, PublisherStats};
     #[pymodule_export]
     use crate::subscriber::{Subscriber, SubscriberStats};
     #[pymodule_export]
     use crate::tensor::Tensor;
+    #[pymodule_export]
+    use crate::tensor_mut::TensorMut;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -4,24 +4,13 @@ use pyo3::prelude::*;
 
 use crate::error;
 
-/// A value that is dropped while other Python threads run.
+/// Drops a value while other Python threads run.
 ///
 /// To drop a port takes locks that another thread may hold for a while, one that waits in `publish` among them; and a
 /// publisher waits for its subscribers.
-pub(crate) struct Outside<T: Send>(Option<T>);
-
-impl<T: Send> Outside<T> {
-    pub(crate) fn new(value: T) -> Self {
-        Self(Some(value))
-    }
-}
-
-impl<T: Send> Drop for Outside<T> {
-    fn drop(&mut self) {
-        let value = self.0.take();
-        // Where there is no interpreter any more, nobody else runs either, and the value is dropped with the closure.
-        Python::try_attach(|py| py.detach(move || drop(value)));
-    }
+pub(crate) fn drop_outside<T: Send>(value: T) {
+    // Where there is no interpreter any more, nobody else runs either, and the value is dropped with the closure.
+    Python::try_attach(move |py| py.detach(move || drop(value)));
 }
 
 /// A bus or port that can be closed.
@@ -51,7 +40,7 @@ impl<T: Send + Sync> Closable<T> {
     pub(crate) fn close(&self) {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(inner) = inner {
-            drop(Outside::new(inner));
+            drop_outside(inner);
         }
     }
 }

@@ -7,10 +7,12 @@ use tensorbus::{DEFAULT_TENSOR_NAME, LoanError, Overflow, TensorSpec};
 
 use crate::dtype;
 use crate::error;
-use crate::loan::{Loan, MessageMut, TensorMut};
+use crate::loan::Loan;
+use crate::message_mut::MessageMut;
 use crate::metadata;
 use crate::outside::Closable;
 use crate::source::Source;
+use crate::tensor_mut::TensorMut;
 use crate::wait::{timeout, wait};
 
 /// The sending side of a topic. Made by ``Bus.publisher``; threads may share one.
