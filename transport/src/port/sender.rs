@@ -326,6 +326,7 @@ impl Sending<'_> {
         if matches!(loaned, Ok(Err(LoanError::OutOfMemory))) {
             // What dead subscribers held comes back with their connections, which else only a message lets go.
             look_at_connections(ports, &sender.broken);
+            sender.check().map_err(LoanFailure::Broken)?;
             loaned = shield(|| ports.publisher.loan_slice_uninit(sender.blocks));
         }
         let sample = match loaned {
