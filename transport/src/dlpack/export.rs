@@ -66,6 +66,32 @@ impl ContiguousTensor {
     }
 }
 
+/// Gives memory that somebody is to write to a consumer of DLPack 1. No copy, no flags.
+///
+/// Whoever never calls the deleter leaks `owner`.
+///
+/// # Safety
+/// `owner` keeps the layout's bytes at `data`, readable and writable, wherever it is moved. Any thread may drop it.
+pub unsafe fn export_writable<O: Send + 'static>(
+    owner: O,
+    layout: &TensorLayout,
+    data: NonNull<u8>,
+) -> NonNull<DLManagedTensorVersioned> {
+    versioned(owner, 0, layout, data.as_ptr())
+}
+
+/// As [`export_writable`], for consumers that only know the structure from before DLPack 1.0.
+///
+/// # Safety
+/// As for [`export_writable`].
+pub unsafe fn export_writable_legacy<O: Send + 'static>(
+    owner: O,
+    layout: &TensorLayout,
+    data: NonNull<u8>,
+) -> NonNull<DLManagedTensor> {
+    legacy(owner, layout, data.as_ptr())
+}
+
 /// `owner` keeps the layout's bytes at `data`, wherever it is moved.
 fn versioned<O: Send + 'static>(
     owner: O,

@@ -8,7 +8,6 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use iceoryx2::port::update_connections::UpdateConnections;
 use iceoryx2_cal::zero_copy_connection::{ChannelId, ZeroCopyPortDetails};
 
 use super::dead::remove_dead;
@@ -82,10 +81,9 @@ impl Sender {
         let Ok(mut ports) = self.ports.get()?.try_lock() else { return Ok(None) };
         self.check().map_err(SendFailure::Broken)?;
         // Lets go of subscribers that have left.
-        if let Err(panicked) = shield(|| ports.publisher.update_connections()) {
+        if let Err(panicked) = shield(|| ports.look_at_connections()) {
             return Err(SendFailure::Broken(self.give_up(panicked)));
         }
-        ports.update();
         Ok(Some(ports.links.count()))
     }
 }

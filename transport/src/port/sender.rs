@@ -386,29 +386,36 @@ impl Sending<'_> {
 }
 
 impl Ports {
-    /// After each call in which iceoryx2 may have made or closed connections.
+    /// Lets go of connections to subscribers that are gone, and brings those that are new their history.
     #[inline]
-    pub(super) fn update(&mut self) {
+    pub(super) fn look_at_connections(&mut self) {
+        if self.unopened.are_any() {
+            self.unopened.try_again();
+        }
+        let _ = self.publisher.update_connections();
         if self.links.update(&mut self.slots) {
-            // They got the history.
             self.board.ring(&self.ringer);
         }
     }
 
+    #[inline]
     fn take_slot(&mut self) -> Option<usize> {
+        self.slots.take().or_else(|| self.take_returned_slot())
+    }
+
+    #[cold]
+    fn take_returned_slot(&mut self) -> Option<usize> {
+        self.links.reclaim(&mut self.slots);
         self.slots.take().or_else(|| {
-            self.links.reclaim(&mut self.slots);
+            // What dead subscribers held comes back with their connections, which else only a message lets go.
+            self.look_at_connections();
             self.slots.take()
         })
     }
 
     #[inline]
     fn deliver(&mut self, slot: usize, when_full: WhenFull) -> Tally {
-        if self.unopened.are_any() {
-            self.unopened.try_again();
-        }
-        let _ = self.publisher.update_connections();
-        self.update();
+        self.look_at_connections();
         self.links.reclaim(&mut self.slots);
         let tally = self.links.send(slot, when_full, &mut self.slots);
         self.board.ring(&self.ringer);
@@ -422,16 +429,15 @@ impl Ports {
 fn tend(ports: &Part<Mutex<Ports>>, broken: &AtomicBool) {
     let Ok(ports) = ports.get() else { return };
     let Ok(mut ports) = ports.try_lock() else { return };
-    if broken.load(Ordering::Relaxed) {
-        return;
+    if !broken.load(Ordering::Relaxed) {
+        look_at_connections(&mut ports, broken);
     }
-    let updated = shield(|| {
-        if ports.unopened.are_any() {
-            ports.unopened.try_again();
-        }
-        let _ = ports.publisher.update_connections();
-        ports.update();
-    });
+}
+
+/// Lets go of connections to subscribers that are gone, and brings those that are new their history.
+#[cold]
+fn look_at_connections(ports: &mut Ports, broken: &AtomicBool) {
+    let updated = shield(|| ports.look_at_connections());
     if updated.is_err() {
         broken.store(true, Ordering::Relaxed);
     }
