@@ -44,6 +44,11 @@ pub mod prelude {
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+/// So are those of `docs/weights.md`.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/weights.md")]
+struct Weights;
+
 /// So is that of `docs/control.md`.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/control.md")]

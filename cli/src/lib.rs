@@ -6,6 +6,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tracing_subscriber::EnvFilter;
 
 mod daemon;
 mod demo;
@@ -33,40 +35,57 @@ enum Command {
     #[command(hide = true)]
     DemoNode(demo::NodeOptions),
     Doctor(doctor::Args),
-    Models(models::Args),
     Ps(ps::Args),
     Topics(topics::Args),
     Echo(echo::Args),
+    Models(models::Args),
 }
 
-/// Runs the command that `args` give, the program's name first. Returns its exit code.
+/// What is logged to stderr if `RUST_LOG` does not say otherwise.
+const LOG: &str = "off,tensorbus_cli=warn,tensorbus_registry=warn,tensorbus_serve=info,tensorbus_transport=warn";
+
+/// Runs the command that `args` give, the program's name not among them. Returns its exit code.
 ///
-/// Errors go to stderr, and make an exit code that is not zero.
-pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(args) {
+/// Errors go to stderr, and make an exit code that is not zero. `program` is the command line that starts this program
+/// again, without arguments: some commands start processes of their own.
+pub fn main(program: &[OsString], args: impl IntoIterator<Item = OsString>) -> u8 {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG));
+    // Where the process logs already, it goes on as it does.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    raise_open_files();
+    let cli = match Cli::try_parse_from(std::iter::once("tensorbus".into()).chain(args)) {
         Ok(cli) => cli,
         Err(error) => {
             // A closed terminal is no reason to end otherwise.
             let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            return u8::try_from(error.exit_code()).unwrap_or(2);
         }
     };
-    run(cli.command).unwrap_or_else(|error| {
+    let code = run(cli.command, program).unwrap_or_else(|error| {
         // A closed stderr is no reason to end otherwise.
         let _ = writeln!(std::io::stderr(), "error: {error:#}");
         ExitCode::FAILURE
-    })
+    });
+    u8::from(code != ExitCode::SUCCESS)
 }
 
-fn run(command: Command) -> anyhow::Result<ExitCode> {
+fn run(command: Command, program: &[OsString]) -> anyhow::Result<ExitCode> {
     match command {
         Command::Daemon(args) => daemon::run(args),
-        Command::Demo(options) => demo::run(&options),
+        Command::Demo(options) => demo::run(&options, program),
         Command::DemoNode(options) => demo::run_node(&options),
         Command::Doctor(args) => doctor::run(args),
-        Command::Models(args) => models::run(args),
         Command::Ps(args) => ps::run(args),
         Command::Topics(args) => topics::run(args),
         Command::Echo(args) => echo::run(args),
+        Command::Models(args) => models::run(args),
     }
+}
+
+/// Each connection of a topic holds a few file descriptors: allow as many as the system lets us.
+fn raise_open_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Where it is refused, the limit stays as it is.
+    let _ = setrlimit(Resource::Nofile, limit);
 }

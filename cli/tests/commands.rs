@@ -122,6 +122,24 @@ fn doctor_tells_who_is_in_a_session() {
     assert!(found["files"].as_u64().unwrap() > 0);
 }
 
+/// FR-014.
+#[test]
+fn doctor_tells_a_sessions_quota_and_its_use() {
+    const QUOTA: u64 = 8 << 20;
+    let session = Session::new();
+    let bus = Bus::builder().session(&session.name).quota_bytes(QUOTA).open().unwrap();
+    let publisher = bus.topic("ramp").slots(4).slot_bytes(256 * 1024).publisher().unwrap();
+    let used = bus.quota().unwrap().unwrap().used;
+    assert!(used >= 4 * 256 * 1024, "{used}");
+    let report = session.run_json(&["doctor", "--json", "--session", &session.name]);
+    assert_eq!(report["sessions"][0]["quota"], serde_json::json!({ "bytes": QUOTA, "used": used }), "{report}");
+    let words = stdout(&session.run(&["doctor", "--session", &session.name]));
+    assert!(words.contains("of a quota of 8.00 MiB"), "{words}");
+    drop(publisher);
+    let report = session.run_json(&["doctor", "--json", "--session", &session.name]);
+    assert_eq!(report["sessions"][0]["quota"]["used"], 0, "{report}");
+}
+
 #[test]
 fn doctor_finds_and_removes_what_the_dead_left() {
     let session = Session::new();

@@ -164,6 +164,64 @@ fn a_late_ring_is_not_taken_for_the_next_one() {
     assert!(late.load(Relaxed) > 0, "no ring came late");
 }
 
+/// A place changes hands: the one before is dead, and its socket with it. Whoever finds the new one asleep must find its
+/// socket too.
+fn place_with_a_new_receiver(moves_in_late: bool) {
+    const DEAD: usize = 0;
+    const LIVING: usize = 1;
+    let (quiet, rung) = (std::sync::Arc::new(AtomicUsize::new(0)), std::sync::Arc::new(AtomicUsize::new(0)));
+    let counts = (quiet.clone(), rung.clone());
+    loom::model(move || {
+        let world = Arc::new(World { bell: Bell::default(), queue: LoomUsize::new(0), socket: LoomUsize::new(0) });
+        let address = Arc::new(LoomUsize::new(DEAD));
+        // The dead one was asleep.
+        world.bell.lie_down();
+        let sender = {
+            let (world, address, counts) = (world.clone(), address.clone(), counts.clone());
+            loom::thread::spawn(move || {
+                world.queue.fetch_add(1, Ordering::Release);
+                Bell::order();
+                let Some(ring) = world.bell.sleeper() else {
+                    counts.0.fetch_add(1, Relaxed);
+                    return;
+                };
+                if address.load(Ordering::Relaxed) == LIVING {
+                    world.socket.fetch_add(1, Ordering::SeqCst);
+                    counts.1.fetch_add(1, Relaxed);
+                }
+                world.bell.rung(ring);
+            })
+        };
+        // As `Ear::new` in `port/wake.rs`, and the first wait of its receiver.
+        world.bell.get_up();
+        if !moves_in_late {
+            address.store(LIVING, Ordering::Relaxed);
+        }
+        world.bell.lie_down();
+        if moves_in_late {
+            address.store(LIVING, Ordering::Relaxed);
+        }
+        let found = world.queue.load(Ordering::Relaxed);
+        sender.join().unwrap();
+        let woken = world.socket.load(Ordering::SeqCst) > 0;
+        assert!(found > 0 || woken || world.bell.sleeper().is_some(), "the dead was rung, its successor sleeps");
+        assert!(found > 0 || woken, "a message waits, and its receiver sleeps");
+    });
+    assert!(quiet.load(Relaxed) > 0, "the new receiver was never awake");
+    assert!(rung.load(Relaxed) > 0, "the new receiver was never rung");
+}
+
+#[test]
+fn the_next_receiver_in_a_place_is_rung_and_not_the_dead_one() {
+    place_with_a_new_receiver(false);
+}
+
+#[test]
+#[should_panic(expected = "sleeps")]
+fn planted_moving_in_after_lying_down_is_found() {
+    place_with_a_new_receiver(true);
+}
+
 #[test]
 #[should_panic(expected = "its receiver sleeps")]
 fn planted_looking_before_sending_is_found() {

@@ -398,3 +398,18 @@ fn a_session_full_of_killed_members_stays_usable() {
     assert!(server.recv(Duration::ZERO).is_err());
     assert_eq!(session.files(), before, "what the killed left is gone");
 }
+
+/// FR-009: iceoryx2 may forget a dead node and leave a port of it registered. That of a server would keep its name.
+#[test]
+fn a_server_whose_node_is_gone_gives_its_name_up() {
+    let session = Session::new();
+    let bus = session.bus();
+    let before = session.files();
+    let mut node = session.node("control-serve", &["health"]);
+    node.expect("serving");
+    session.remove_node_since(&before);
+    node.kill();
+    let server = bus.service("health").server().unwrap();
+    assert!(matches!(bus.service("health").server(), Err(ServiceError::HasServer { .. })), "that one lives");
+    drop(server);
+}

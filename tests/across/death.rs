@@ -1,5 +1,6 @@
 //! SIGKILL at chosen points. At random ones: `tests/crash`.
 
+use tensorbus::LoanError;
 use tensorbus::prelude::*;
 
 use crate::support::{PATIENCE, Session, eventually};
@@ -40,6 +41,28 @@ fn slots_held_by_a_killed_subscriber_come_back() {
     publisher.publish_copy(&[9u8], &[1]).unwrap();
     let all: Vec<_> = (0..6).map(|_| publisher.loan(Dtype::U8, &[64]).unwrap()).collect();
     assert_eq!(all.len(), 6);
+}
+
+/// FR-009: a publisher all of whose slots are held by the dead gets them back without a message of its own.
+#[test]
+fn a_publisher_without_a_free_slot_gets_those_of_the_dead() {
+    let session = Session::new();
+    let bus = session.bus();
+    let publisher = bus.topic("numbers").slots(4).slot_bytes(64).publisher().unwrap();
+    let mut node = session.node("subscribe-and-hold", &[]);
+    node.expect("ready");
+    for number in 0..4u8 {
+        publisher.publish_copy(&[number], &[1]).unwrap();
+    }
+    node.expect("holding");
+    assert!(matches!(publisher.loan(Dtype::U8, &[64]), Err(LoanError::NoFreeSlot { slots: 4, .. })));
+    node.kill();
+    eventually("the dead subscriber is removed", || {
+        bus.remove_dead().unwrap();
+        bus.topics().unwrap()[0].subscribers == 0
+    });
+    let all: Vec<_> = (0..4).map(|_| publisher.loan(Dtype::U8, &[64]).unwrap()).collect();
+    assert_eq!(all.len(), 4);
 }
 
 /// A publisher whose subscriber is killed goes on: what it sends to the dead one is no error.

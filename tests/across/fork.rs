@@ -17,3 +17,11 @@ fn a_forked_child_is_refused_and_can_open_a_bus_of_its_own() {
     node.expect("parent goes on");
     assert!(node.end().success());
 }
+
+#[test]
+fn weights_stay_the_parents() {
+    let session = Session::new();
+    let node = session.node("fork-weights", &[]);
+    node.expect("parent goes on");
+    assert!(node.end().success());
+}

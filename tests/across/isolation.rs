@@ -1,6 +1,8 @@
 //! Sessions are borders, and what others wrote cannot be written.
 
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use tensorbus::prelude::*;
 
@@ -37,6 +39,28 @@ fn shared_memory_entries() -> impl Iterator<Item = String> {
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
 }
 
+/// Whoever may act as another user shows what that one sees; others cannot.
+#[test]
+fn another_user_sees_nothing_of_a_session() {
+    const NOBODY: u32 = 65534;
+    if !rustix::process::geteuid().is_root() {
+        return println!("not root: nobody else can be asked");
+    }
+    let session = Session::new();
+    let bus = session.bus();
+    let _publisher = bus.topic("numbers").slot_bytes(64).publisher().unwrap();
+    let pool = session.files().into_iter().find(|path| path.extension().is_some_and(|ending| ending == "pool"));
+    for path in [session.directory(), session.directory().join(".lock"), pool.unwrap()] {
+        let ask = |user| Command::new("ls").arg("-d").arg(path.join(".")).uid(user).gid(user).output().unwrap();
+        let read = |user| Command::new("head").arg("-c1").arg(&path).uid(user).gid(user).output().unwrap();
+        for asked in [ask(NOBODY), read(NOBODY)] {
+            let said = String::from_utf8(asked.stderr).unwrap();
+            assert!(!asked.status.success() && said.contains("Permission denied"), "{}: {said}", path.display());
+        }
+        assert!(ask(0).status.success() || read(0).status.success(), "{} can be read by its user", path.display());
+    }
+}
+
 /// A write through a received tensor ends the writer, and harms nobody else.
 #[test]
 fn a_subscriber_maps_tensors_read_only() {
@@ -70,8 +94,7 @@ fn configuration_files_of_iceoryx2_are_not_read() {
 fn signal_handlers_stay_as_they_were() {
     let session = Session::new();
     let node = session.node("signals", &[]);
-    node.expect("default");
-    node.expect("default");
+    node.expect("as before");
     assert!(node.end().success());
 }
 
@@ -84,7 +107,7 @@ fn started_programs_inherit_no_file_of_the_session() {
     let publisher = bus.topic("numbers").slot_bytes(64).publisher().unwrap();
     publisher.publish_copy(&[1u8], &[1]).unwrap();
     let _held = subscriber.recv(PATIENCE).unwrap();
-    let mut sleeper = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let mut sleeper = Command::new("sleep").arg("1000").spawn().unwrap();
     let open: Vec<_> = std::fs::read_dir(format!("/proc/{}/fd", sleeper.id()))
         .unwrap()
         .filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok())

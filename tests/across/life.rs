@@ -51,6 +51,46 @@ fn the_service_thread_removes_the_dead_and_tells_all_of_it_once() {
     assert!(follower.end().success());
 }
 
+/// FR-009: nobody asks for it, and there is no service thread.
+#[test]
+fn whoever_opens_a_topic_or_leaves_removes_the_dead() {
+    let session = Session::new();
+    let bus = session.bus();
+    let kill_one = || {
+        let mut node = session.node("join", &[]);
+        node.expect("joined");
+        node.kill();
+        eventually("the death shows", || bus.members().unwrap().1 == [node.pid()]);
+    };
+    kill_one();
+    let topic = bus.topic("numbers").subscriber().unwrap();
+    assert!(bus.members().unwrap().1.is_empty());
+    let leaving = session.bus();
+    kill_one();
+    drop((topic, leaving));
+    assert!(bus.members().unwrap().1.is_empty());
+}
+
+/// FR-009: iceoryx2 may forget a dead node and leave a port of it registered, which would keep a place and slots of its topic.
+#[test]
+fn the_service_thread_removes_ports_whose_node_is_gone() {
+    let session = Session::new();
+    let bus = tended(&session);
+    let mut other = session.node("never-looks", &[]);
+    other.expect("ready");
+    let publisher = bus.topic("numbers").slot_bytes(64).publisher().unwrap();
+    let before = session.files();
+    let mut forgotten = session.node("never-looks", &[]);
+    forgotten.expect("ready");
+    assert_eq!(publisher.publish_copy(&[1u32], &[1]).unwrap(), 2);
+    session.remove_node_since(&before);
+    forgotten.kill();
+    let mut deaths = bus.deaths().unwrap();
+    other.kill();
+    eventually("nobody is there to hear", || publisher.publish_copy(&[2u32], &[1]).unwrap() == 0);
+    assert_eq!(pids(std::iter::from_fn(|| Some(deaths.try_recv().unwrap())).take(2)), [other.pid()]);
+}
+
 /// FR-009: without a service thread, whoever cleans tells; a process that was a member twice dies once.
 #[test]
 fn a_death_found_by_hand_is_told_once() {

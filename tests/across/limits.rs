@@ -3,7 +3,7 @@
 use tensorbus::TopicError;
 use tensorbus::prelude::*;
 
-use crate::support::Session;
+use crate::support::{PATIENCE, Session};
 
 #[test]
 fn ports_beyond_the_limit_are_refused_by_name() {
@@ -54,6 +54,39 @@ fn too_few_file_descriptors_are_an_error() {
     let node = session.node("few-descriptors", &["60"]);
     let line = node.line();
     assert!(line.starts_with("error: topic"), "{line}");
+    assert!(node.end().success());
+}
+
+/// iceoryx2 tries to open a connection once. What was sent meanwhile lies in the queue.
+#[test]
+fn a_receiver_without_descriptors_gets_its_messages_later() {
+    let session = Session::new();
+    let bus = session.bus();
+    let mut node = session.node("starve-receiving", &[]);
+    node.expect("starving");
+    let publisher = bus.topic("numbers").slot_bytes(64).publisher().unwrap();
+    assert_eq!(publisher.publish_copy(&[1u32], &[1]).unwrap(), 1);
+    node.tell("look");
+    node.expect("nothing");
+    assert_eq!(publisher.publish_copy(&[2u32], &[1]).unwrap(), 1);
+    node.tell("go on");
+    node.expect("1");
+    node.expect("2");
+    assert!(node.end().success());
+}
+
+#[test]
+fn a_publisher_without_descriptors_reaches_its_subscribers_later() {
+    let session = Session::new();
+    let bus = session.bus();
+    let mut node = session.node("starve-sending", &[]);
+    node.expect("starving");
+    let subscriber = bus.topic("numbers").subscriber().unwrap();
+    node.tell("publish");
+    node.expect("nobody");
+    node.tell("go on");
+    node.expect("somebody");
+    assert_eq!(subscriber.recv(PATIENCE).unwrap().first().view::<u32>().unwrap(), [1]);
     assert!(node.end().success());
 }
 

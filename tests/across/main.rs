@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod namespace;
+#[path = "../node/onnx_model.rs"]
+mod onnx_model;
 mod support;
 
 mod control;
@@ -17,13 +19,16 @@ mod lifetimes;
 mod limits;
 mod messages;
 mod models;
+mod onnx;
 mod overflow;
 mod policies;
 mod pools;
+mod promises;
 mod quota;
 mod waiting;
+mod weights;
 
 /// The sessions lie where they do by default.
-fn base() -> Option<tempfile::TempDir> {
+fn backend() -> Option<tensorbus::Backend> {
     None
 }

@@ -8,35 +8,34 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use tempfile::TempDir;
-use tensorbus::Bus;
+use tensorbus::{Bus, BusBuilder};
 
 /// Long enough for a loaded machine; what takes longer hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// Where the children find the session, if it is not where sessions are by default.
-const DIRECTORY_VARIABLE: &str = "TENSORBUS_TEST_DIRECTORY";
-
 /// A session that only this test uses. Dropping it checks that nothing of it is left.
 pub(crate) struct Session {
     pub(crate) name: String,
-    /// A directory of its own, if the module that includes this file wants one.
-    base: Option<TempDir>,
+    directory: PathBuf,
     _watchdog: Watchdog,
 }
 
 impl Session {
     pub(crate) fn new() -> Self {
-        let name = format!("t{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        Self { name, base: super::base(), _watchdog: Watchdog::start() }
+        let asked = format!("t{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        // Where it lies, and what it is called for the children, is the backend's.
+        let bus = builder(&asked).open().expect("bus");
+        Self { name: bus.session().to_owned(), directory: bus.directory().to_owned(), _watchdog: Watchdog::start() }
     }
 
     pub(crate) fn bus(&self) -> Bus {
-        let builder = Bus::builder().session(&self.name);
-        let builder = if let Some(base) = &self.base { builder.directory(base.path()) } else { builder };
-        builder.open().expect("bus")
+        self.builder().open().expect("bus")
+    }
+
+    pub(crate) fn builder(&self) -> BusBuilder {
+        builder(&self.name)
     }
 
     /// Starts a child in this session that plays `role`.
@@ -47,8 +46,8 @@ impl Session {
     pub(crate) fn command(&self, role: &str, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_node"));
         command.arg(role).args(args).env("TENSORBUS_SESSION", &self.name);
-        if let Some(base) = &self.base {
-            command.env(DIRECTORY_VARIABLE, base.path());
+        if let Some(backend) = super::backend() {
+            command.env(tensorbus::BACKEND_VARIABLE, backend.to_string());
         }
         command
     }
@@ -85,11 +84,24 @@ impl Session {
         found
     }
 
-    pub(crate) fn directory(&self) -> PathBuf {
-        let user = rustix::process::geteuid().as_raw();
-        let base = self.base.as_ref().map_or_else(Bus::default_directory, |base| base.path().to_owned());
-        base.join(format!("tb-{user}-{}", self.name))
+    /// Makes iceoryx2 forget a process that joined after `before`: what it has registered in topics stays.
+    pub(crate) fn remove_node_since(&self, before: &BTreeSet<PathBuf>) {
+        let nodes = self.directory.join("nodes");
+        // What lies in a directory comes after it.
+        for path in self.files().iter().rev().filter(|path| path.starts_with(&nodes) && !before.contains(*path)) {
+            if path.is_dir() { std::fs::remove_dir(path) } else { std::fs::remove_file(path) }.expect("removed");
+        }
     }
+
+    pub(crate) fn directory(&self) -> PathBuf {
+        self.directory.clone()
+    }
+}
+
+/// On the backend that the module wants which includes this file.
+fn builder(session: &str) -> BusBuilder {
+    let builder = Bus::builder().session(session);
+    if let Some(backend) = super::backend() { builder.backend(backend) } else { builder }
 }
 
 impl Drop for Session {

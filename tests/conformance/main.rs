@@ -1,9 +1,9 @@
-//! The same cases wherever a session lies. `across` runs them in memory, where sessions are by default; here they run
-//! on a disk, and in a directory that nobody else knows.
+//! FR-013: the same cases on each backend. `across` runs them where sessions lie by default, in shared memory; here they run in
+//! files, and in the session of one process and its children.
 //!
-//! Messages, layouts, history, many publishers (FR-005, FR-016, FR-019), overflow (FR-018), holds and lifetimes, waiting.
+//! Messages, layouts, history, many publishers (FR-005, FR-016, FR-019), overflow (FR-018), holds and lifetimes, waiting, weights.
 #![allow(clippy::unwrap_used, reason = "a failure ends the test")]
 #![allow(clippy::duplicate_mod, reason = "that is the point")]
 
-mod disk;
-mod private;
+mod file;
+mod local;

@@ -1,5 +1,5 @@
 //! SIGKILL at random points of everything that a member of a session does: joining, opening topics, making pools,
-//! loaning, writing, publishing, receiving, holding, clearing up after the dead. After each round a checker states that
+//! loaning, writing, publishing, receiving, holding, sharing weights, clearing up after the dead. After each round a checker states that
 //! the survivors work, no byte is torn, no message is lost, and nothing is leaked (FR-005, FR-009).
 //!
 //! `TENSORBUS_KILLS` sets the number of kills, `TENSORBUS_SEED` repeats the choices of a run. A test program of its own:
@@ -16,18 +16,19 @@ use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
+use tensorbus::SharedWeights;
 use tensorbus::prelude::*;
 
 use crate::support::{Node, PATIENCE, Random, Session, eventually};
 
 /// The sessions lie where they do by default.
-fn base() -> Option<tempfile::TempDir> {
+fn backend() -> Option<tensorbus::Backend> {
     None
 }
 
 const KILLS: u64 = 300;
 const KILLS_A_SESSION: u64 = 100;
-const JOBS: [&str; 9] = ["join", "open", "pool", "loan", "write", "publish", "receive", "hold", "clean-up"];
+const JOBS: [&str; 10] = ["join", "open", "pool", "loan", "write", "publish", "receive", "hold", "clean-up", "weights"];
 /// Children at a time.
 const MOST_AT_ONCE: u64 = 3;
 /// Numbers in an answer: 8 KiB.
@@ -57,7 +58,8 @@ fn kill_in_a_session(kills: u64, random: &mut Random) -> (u64, usize) {
     let before = Footprint::of(&session);
     let mut killed = 0;
     while killed < kills {
-        let jobs: Vec<_> = (0..1 + random.below(MOST_AT_ONCE)).map(|_| JOBS[random.below(9) as usize]).collect();
+        let jobs: Vec<_> =
+            (0..1 + random.below(MOST_AT_ONCE)).map(|_| JOBS[random.below(JOBS.len() as u64) as usize]).collect();
         let mut children: Vec<_> = jobs.iter().map(|job| session.node("crash", &[job])).collect();
         // Some are killed while they start, and never told to begin.
         if random.below(4) > 0 {
@@ -87,6 +89,8 @@ struct Survivor {
     numbers: Subscriber,
     answers: Publisher,
     answers_back: Subscriber,
+    /// Weights of its own, beside those that the children publish.
+    weights: SharedWeights,
     /// Next number of each child's messages, by process.
     next: BTreeMap<u64, u64>,
     /// The last message of a child: its bytes stay, whatever becomes of the child.
@@ -101,7 +105,9 @@ impl Survivor {
         let answers = || bus.topic("answers").depth(4).max_borrowed(4);
         let answers_back = answers().subscriber().unwrap();
         let answers = answers().slots(ANSWER_SLOTS * 2).slot_bytes(ANSWER * 8).publisher().unwrap();
-        Self { numbers, answers, answers_back, bus, next: BTreeMap::new(), held: None, answered: 0 }
+        let tensor = TensorView::new(&[7_u32; 5000], &[5000], &[1]).unwrap();
+        let weights = SharedWeights::publish(&bus, "mine", [("w", tensor)]).unwrap();
+        Self { numbers, answers, answers_back, weights, bus, next: BTreeMap::new(), held: None, answered: 0 }
     }
 
     fn work_for(&mut self, time: Duration) {
@@ -137,8 +143,9 @@ impl Survivor {
         let me = (vec![std::process::id()], vec![]);
         eventually("the dead are removed", || {
             self.bus.remove_dead().unwrap();
-            self.bus.members().unwrap() == me
+            self.bus.members().unwrap() == me && self.bus.blobs().unwrap().len() == 1
         });
+        self.weights.verify().unwrap();
         self.work();
         let topics = self.bus.topics().unwrap();
         let names: Vec<_> = topics.iter().map(|topic| (&*topic.name, topic.publishers(), topic.subscribers)).collect();

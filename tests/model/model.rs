@@ -174,8 +174,21 @@ impl Model {
         }
     }
 
-    /// Whether a loan finds a slot: one is in use while history, a queue or a holder has its message.
+    /// Whether a loan finds a slot. If none is free, the publisher gets to know who left, and who came.
     pub fn loan(&mut self, id: u64) -> bool {
+        if self.has_free_slot(id) {
+            return true;
+        }
+        self.connect(id);
+        let free = self.has_free_slot(id);
+        if let (false, Some(publisher)) = (free, self.publishers.get_mut(&id)) {
+            publisher.loans_refused += 1;
+        }
+        free
+    }
+
+    /// One is in use while history, a queue or a holder has its message.
+    fn has_free_slot(&self, id: u64) -> bool {
         let pairs = self.subscribers.values().filter_map(|subscriber| subscriber.pairs.get(&id));
         let at_subscribers =
             pairs.flat_map(|pair| pair.queue.iter().map(|queued| queued.sequence).chain(pair.held.iter().copied()));
@@ -184,11 +197,7 @@ impl Model {
             .chain(publisher.history.iter().copied())
             .chain(publisher.abandoned.iter().copied())
             .collect();
-        let free = used.len() < self.settings.slots;
-        if let (false, Some(publisher)) = (free, self.publishers.get_mut(&id)) {
-            publisher.loans_refused += 1;
-        }
-        free
+        used.len() < self.settings.slots
     }
 
     pub fn publish(&mut self, id: u64) -> Published {

@@ -52,7 +52,7 @@ impl Run {
         let history = setting(2, depth + 1);
         let settings =
             Settings { overflow, depth, history, max_borrowed: 1 + setting(3, 3), slots: 1 + setting(4, 16) };
-        let steps = bytes.get(5..).unwrap_or_default().chunks_exact(2).map(|pair| {
+        let steps = bytes.get(5..).unwrap_or_default().as_chunks::<2>().0.iter().map(|pair| {
             let port = pair[1] as usize;
             match pair[0] % 16 {
                 0..=3 => Step::Publish(port),

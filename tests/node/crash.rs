@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use tensorbus::SharedWeights;
 use tensorbus::prelude::*;
 
 use super::{PATIENCE, say, sealed, told};
@@ -23,6 +24,7 @@ pub(crate) fn run(job: &str) -> anyhow::Result<()> {
         "receive" => receive(1),
         "hold" => receive(4),
         "clean-up" => clean_up(),
+        "weights" => weights(),
         other => anyhow::bail!("no job {other}"),
     }
 }
@@ -62,6 +64,25 @@ fn pool() -> anyhow::Result<()> {
     ready();
     loop {
         drop(bus.topic("numbers").slots(8).slot_bytes(256 * 1024).publisher()?);
+    }
+}
+
+/// Publishes weights that others may be publishing too, attaches what there is, reads it all, and lets go.
+fn weights() -> anyhow::Result<()> {
+    let bus = Bus::open()?;
+    let values: Vec<Vec<u64>> = (0..3).map(|number| vec![number; 64 * LEN]).collect();
+    ready();
+    loop {
+        for values in &values {
+            let tensor = TensorView::new(values, &[values.len()], &[1])?;
+            let published = SharedWeights::publish(&bus, "contested", [("w", tensor)])?;
+            let attached = SharedWeights::attach(&bus, "contested")?;
+            published.verify()?;
+            attached.verify()?;
+            drop(published);
+            let read = attached.tensor("w")?.view::<u64>()?;
+            ensure!(read.iter().all(|&number| number == read[0]), "two publishers' bytes in one");
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tensorbus::SharedWeights;
 use tensorbus::prelude::*;
 
 use super::say;
@@ -30,6 +31,30 @@ pub(crate) fn fork_and_exit() -> anyhow::Result<()> {
     anyhow::ensure!(held.first().view::<u32>()? == [7]);
     anyhow::ensure!(bus.topics()?.len() == 1, "the topic is still there");
     drop((held, publisher, subscriber));
+    say("parent goes on");
+    Ok(())
+}
+
+/// Forks; the child reads the weights that it inherited, drops them, and publishes none. The parent's stay.
+pub(crate) fn fork_weights() -> anyhow::Result<()> {
+    let bus = Bus::open()?;
+    let tensor = TensorView::new(&[7u32; 5000], &[5000], &[1])?;
+    let weights = SharedWeights::publish(&bus, "w", [("w", tensor.clone())])?;
+    // SAFETY: this process has one thread; the child uses no lock that another thread could hold.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let reads = weights.verify().is_ok();
+        let refused = SharedWeights::attach(&bus, "w").is_err_and(|error| error.to_string().contains("forked"))
+            && SharedWeights::publish(&bus, "w", [("w", tensor)])
+                .is_err_and(|error| error.to_string().contains("forked"));
+        drop((weights, bus));
+        std::process::exit(if reads && refused { 0 } else { 1 });
+    }
+    anyhow::ensure!(wait_for(child)? == 0, "the child failed");
+    weights.verify()?;
+    anyhow::ensure!(bus.blobs()?.len() == 1, "the weights are still there");
+    drop(weights);
+    anyhow::ensure!(bus.blobs()?.is_empty(), "nobody uses them");
     say("parent goes on");
     Ok(())
 }

@@ -11,6 +11,8 @@ use super::{say, told};
 
 /// iceoryx2's number of elements stands so many bytes before the preamble, which follows its header of 48 bytes.
 const ELEMENTS_BEFORE_PREAMBLE: u64 = 16;
+/// Blocks of 64 bytes in a slot of 4096 bytes and the room for the layout.
+const ELEMENTS: u64 = (4096 + 4096) / 64;
 
 type Lie = fn(&mut Message);
 
@@ -98,10 +100,12 @@ pub(crate) fn run() -> anyhow::Result<()> {
         let name = line.trim().to_owned();
         line.clear();
         let sequence = publish_good(&publisher)?;
-        if name != "good" {
-            let lie = LIES.iter().find(|(known, _)| *known == name).context("no such lie")?.1;
-            rewrite(&file, sequence, lie)?;
-        }
+        let lie = match LIES.iter().find(|(known, _)| *known == name) {
+            Some((_, lie)) => *lie,
+            None if name == "good" => (|_| {}) as Lie,
+            None => anyhow::bail!("no such lie"),
+        };
+        rewrite(&file, sequence, lie)?;
         say("published");
     }
     let _ = told();
@@ -129,11 +133,11 @@ fn rewrite(file: &std::fs::File, sequence: u64, lie: Lie) -> anyhow::Result<()> 
     // The payload begins at the next multiple of 64 behind the preamble.
     let layout_at = (at + 64).next_multiple_of(64);
     let mut message = Message {
-        elements: number(at - ELEMENTS_BEFORE_PREAMBLE as usize),
+        // An earlier lie about it is still there: iceoryx2 writes it when it makes the pool.
+        elements: ELEMENTS,
         preamble,
         layout: pool[layout_at..layout_at + preamble.layout_len as usize].to_vec(),
     };
-    anyhow::ensure!(message.elements == (4096 + 4096) / 64, "iceoryx2's header is not as expected");
     lie(&mut message);
     file.write_all_at(&message.elements.to_le_bytes(), at as u64 - ELEMENTS_BEFORE_PREAMBLE)?;
     file.write_all_at(zerocopy::IntoBytes::as_bytes(&message.preamble), at as u64)?;

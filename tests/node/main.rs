@@ -7,8 +7,11 @@ mod crash;
 mod forking;
 mod growing;
 mod hostile;
+mod limits;
 mod models;
+mod onnx;
 mod sealed;
+mod weights;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -42,8 +45,10 @@ fn main() -> anyhow::Result<()> {
         "latch" => latch(),
         "read-when-told" => read_when_told(number(1)?),
         "signals" => signals(),
-        "few-descriptors" => few_descriptors(number(1)?),
-        "many-topics" => many_topics(number(1)?),
+        "few-descriptors" => limits::few_descriptors(number(1)?),
+        "many-topics" => limits::many_topics(number(1)?),
+        "starve-receiving" => limits::starve_receiving(),
+        "starve-sending" => limits::starve_sending(),
         "big-pool" => big_pool(args.get(1).context("a directory")?, number(2)?, number(3)?),
         "control-serve" => control::serve(args.get(1).context("a name")?),
         "control-hold" => control::hold(args.get(1).context("a name")?),
@@ -55,20 +60,19 @@ fn main() -> anyhow::Result<()> {
         "grow-until-full" => growing::grow_until_full(args.get(1).context("a directory")?),
         "fork-and-exit" => forking::fork_and_exit(),
         "fork-and-use" => forking::fork_and_use(),
+        "fork-weights" => forking::fork_weights(),
         "fork-service" => forking::fork_service(),
         "hostile" => hostile::run(),
         "models" => models::run(),
         "models-for-ever" => models::run_for_ever(),
         "crash" => crash::run(args.get(1).context("a job")?),
+        "weights-publish" => weights::publish(args.get(1).context("a name")?, number(2)? as u32, number(3)?),
+        "weights-publish-for-ever" => weights::publish_for_ever(number(1)?),
+        "weights-attach" => weights::attach(args.get(1).context("a name")?),
+        "weights-map" => weights::map(args.get(1).context("a path")?),
+        "onnx-run" => onnx::run(args.get(1).context("a graph")?, number(2)?),
+        "onnx-import-for-ever" => onnx::import_for_ever(args.get(1).context("a cache")?, &args[2..]),
         other => bail!("no role {other}"),
-    }
-}
-
-/// The session that the parent means.
-fn open() -> Result<Bus, tensorbus::SessionError> {
-    match std::env::var_os("TENSORBUS_TEST_DIRECTORY") {
-        Some(directory) => Bus::builder().directory(directory).open(),
-        None => Bus::open(),
     }
 }
 
@@ -88,7 +92,7 @@ fn pattern(sequence: usize, len: usize) -> Vec<u32> {
 
 /// Publishes `count` messages of `len` numbers when told, then waits for the end.
 fn publish(count: usize, len: usize) -> anyhow::Result<()> {
-    let bus = open()?;
+    let bus = Bus::open()?;
     let publisher = bus.topic("numbers").slot_bytes(len * 4).overflow(Overflow::Block(PATIENCE)).publisher()?;
     say("ready");
     told();
@@ -121,7 +125,7 @@ fn publish_for_ever() -> anyhow::Result<()> {
 
 /// Loans a slot, writes half of it, and waits to be killed.
 fn hold_loan() -> anyhow::Result<()> {
-    let bus = open()?;
+    let bus = Bus::open()?;
     let publisher = bus.topic("numbers").publisher()?;
     publisher.publish_copy(&[1u32, 2, 3], &[3])?;
     let mut tensor = publisher.loan(Dtype::U32, &[3])?;
@@ -134,7 +138,7 @@ fn hold_loan() -> anyhow::Result<()> {
 
 /// Subscribes, takes as many messages as it may hold, and keeps them.
 fn subscribe_and_hold() -> anyhow::Result<()> {
-    let bus = open()?;
+    let bus = Bus::open()?;
     let subscriber = bus.topic("numbers").subscriber()?;
     say("ready");
     let held: Vec<Message> = (0..4).map(|_| subscriber.recv(PATIENCE)).collect::<Result<_, _>>()?;
@@ -146,7 +150,7 @@ fn subscribe_and_hold() -> anyhow::Result<()> {
 
 /// Answers each of `count` messages on `ping` with the same number on `pong`, asleep in between.
 fn echo(count: usize) -> anyhow::Result<()> {
-    let bus = open()?;
+    let bus = Bus::open()?;
     let ping = bus.topic("ping").spin(Duration::ZERO).subscriber()?;
     let pong = bus.topic("pong").slot_bytes(8).publisher()?;
     say("ready");
@@ -252,7 +256,7 @@ fn maps() -> anyhow::Result<()> {
 
 /// Is a member of the session until it is told to leave.
 fn join() -> anyhow::Result<()> {
-    let _bus = open()?;
+    let _bus = Bus::open()?;
     say("joined");
     told();
     Ok(())
@@ -304,63 +308,22 @@ fn read_when_told(count: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints whether a bus leaves the process's signal handlers alone.
+/// Prints whether a bus leaves the process's signal handlers alone, whatever they were.
 fn signals() -> anyhow::Result<()> {
+    let handlers = || {
+        [libc::SIGINT, libc::SIGTERM].map(|signal| {
+            // SAFETY: zeroed is a valid `sigaction`, which the next call fills.
+            let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+            // SAFETY: asks for the present action only; the pointer is valid for the call.
+            let result = unsafe { libc::sigaction(signal, std::ptr::null(), &mut action) };
+            assert_eq!(result, 0, "sigaction failed");
+            action.sa_sigaction
+        })
+    };
+    let before = handlers();
     let bus = Bus::open()?;
     let _subscriber = bus.topic("numbers").subscriber()?;
-    for signal in [libc::SIGINT, libc::SIGTERM] {
-        // SAFETY: zeroed is a valid `sigaction`, which the next call fills.
-        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-        // SAFETY: asks for the present action only; the pointer is valid for the call.
-        let result = unsafe { libc::sigaction(signal, std::ptr::null(), &mut action) };
-        anyhow::ensure!(result == 0, "sigaction failed");
-        say(if action.sa_sigaction == libc::SIG_DFL { "default" } else { "changed" });
-    }
-    Ok(())
-}
-
-/// Opens topics with so few file descriptors that it must fail, and prints how.
-fn few_descriptors(limit: usize) -> anyhow::Result<()> {
-    // What iceoryx2 opened in the parent for other tests came along: it does not close its files at exec.
-    let limit = limit + std::fs::read_dir("/proc/self/fd")?.count();
-    let bus = Bus::open()?;
-    let rlimit = rustix::process::Rlimit { current: Some(limit as u64), maximum: Some(limit as u64) };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, rlimit)?;
-    let mut kept = Vec::new();
-    for number in 0..limit {
-        let topic = bus.topic(&format!("topic-{number}"));
-        match topic.clone().publisher().and_then(|publisher| Ok((publisher, topic.subscriber()?))) {
-            Ok(ports) => kept.push(ports),
-            Err(error) => {
-                say(format!("error: {error}"));
-                return Ok(());
-            }
-        }
-    }
-    say("no error");
-    Ok(())
-}
-
-/// Publishes and receives on so many topics at the same time, under a limit of 1024 descriptors; prints how many each takes.
-fn many_topics(topics: usize) -> anyhow::Result<()> {
-    let descriptors = || Ok::<_, std::io::Error>(std::fs::read_dir("/proc/self/fd")?.count());
-    // A parent that runs many tests at a time hands descriptors of iceoryx2 down.
-    let limit = Some(1024 + descriptors()? as u64);
-    let rlimit = rustix::process::Rlimit { current: limit, maximum: limit };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, rlimit)?;
-    let bus = Bus::open()?;
-    let before = descriptors()?;
-    let mut ports = Vec::new();
-    for number in 0..topics {
-        let topic = bus.topic(&format!("topic-{number}"));
-        let publisher = topic.clone().slot_bytes(64).publisher()?;
-        ports.push((publisher, topic.subscriber()?));
-    }
-    for (number, (publisher, subscriber)) in ports.iter().enumerate() {
-        publisher.publish_copy(&[number as u64], &[1])?;
-        anyhow::ensure!(subscriber.recv(Duration::from_secs(10))?.first().view::<u64>()? == [number as u64]);
-    }
-    say((descriptors()? - before) as f64 / topics as f64);
+    say(if handlers() == before { "as before" } else { "changed" });
     Ok(())
 }
 

@@ -3,15 +3,15 @@
 use std::io::BufRead;
 use std::time::Duration;
 
-use tensorbus::{KeepAlive, Measured, ModelHandle, ModelRegistry};
+use tensorbus::{Bus, KeepAlive, Measured, ModelHandle, ModelRegistry};
 
-use crate::{open, say};
+use crate::say;
 
 type Model = Measured<Vec<u8>>;
 
 /// Does what it is told, a line each: `load KEY BYTES`, `hang KEY`, `fail KEY`, `drop`, `end`.
 pub(crate) fn run() -> anyhow::Result<()> {
-    let bus = open()?;
+    let bus = Bus::open()?;
     let registry = ModelRegistry::builder().ttl(Duration::from_secs(3600)).build();
     let announcing = registry.announce(&bus)?;
     let mut held: Vec<ModelHandle<Model>> = Vec::new();
@@ -55,7 +55,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
 
 /// Loads, drops, unloads and announces until it is killed.
 pub(crate) fn run_for_ever() -> anyhow::Result<()> {
-    let bus = open()?;
+    let bus = Bus::open()?;
     say("ready");
     for round in 0_usize.. {
         let registry = ModelRegistry::builder().ttl(Duration::ZERO).memory_budget(1000).build();

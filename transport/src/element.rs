@@ -4,9 +4,9 @@ use crate::layout::Dtype;
 
 /// A Rust type that a tensor's elements can be viewed as.
 ///
-/// Implemented for the integers, the floats, `half`'s `f16` and `bf16`, and with the feature `num-complex` for
-/// `num_complex::Complex` of `f16`, `f32` and `f64`. A type of one's own (an 8-bit float, a pixel as a vector type) can
-/// implement it: any plain type whose size is that of its dtype's elements. Truth values are viewed by
+/// Implemented for the integers, the floats, `half`'s `f16` and `bf16`, with the feature `num-complex` for
+/// `num_complex::Complex` of `f16`, `f32` and `f64`, and with the feature `microfloat` for that crate's 8-bit floats. A type of
+/// one's own (a pixel as a vector type) can implement it: any plain type whose size is that of its dtype's elements. Truth values are viewed by
 /// [`TensorView::view_bool`](crate::TensorView::view_bool), since not every byte is a `bool`; elements narrower than a byte
 /// are read by [`TensorView::unpack`](crate::TensorView::unpack).
 pub trait Element: bytemuck::Pod {
@@ -29,4 +29,11 @@ elements! {
 #[cfg(feature = "num-complex")]
 elements! {
     num_complex::Complex<f16>: C32, num_complex::Complex<f32>: C64, num_complex::Complex<f64>: C128,
+}
+
+#[cfg(feature = "microfloat")]
+elements! {
+    microfloat::f8e3m4: F8_E3M4, microfloat::f8e4m3: F8_E4M3, microfloat::f8e4m3b11fnuz: F8_E4M3B11FNUZ,
+    microfloat::f8e4m3fn: F8_E4M3FN, microfloat::f8e4m3fnuz: F8_E4M3FNUZ,
+    microfloat::f8e5m2: F8_E5M2, microfloat::f8e5m2fnuz: F8_E5M2FNUZ, microfloat::f8e8m0fnu: F8_E8M0FNU,
 }

@@ -15,6 +15,7 @@ mod element;
 #[doc(hidden)]
 pub mod layout;
 mod loan;
+mod map;
 mod message;
 mod os;
 mod peers;
@@ -33,9 +34,10 @@ pub mod wire;
 #[cfg(feature = "tokio")]
 pub use async_subscriber::AsyncSubscriber;
 pub use bus::{
-    BACKEND_VARIABLE, Backend, BackendChoice, BackendError, Bus, BusBuilder, Capabilities, ChosenBy, CleanedUp,
-    DEFAULT_SESSION, Death, Deaths, MAX_SESSION_NAME, MIN_SHARED_MEMORY, NotChosen, PassedOver, PoolInfo, Quota,
-    ResourceLimit, SESSION_VARIABLE, ServiceThread, SessionError, SessionFacts, SharedMemory, TopicInfo,
+    BACKEND_VARIABLE, Backend, BackendChoice, BackendError, Blob, BlobError, BlobInfo, Bus, BusBuilder, Capabilities,
+    ChosenBy, CleanedUp, DEFAULT_SESSION, Death, Deaths, MAX_BLOB_NAME, MAX_SESSION_NAME, MIN_SHARED_MEMORY, NotChosen,
+    PassedOver, PoolInfo, Quota, ResourceLimit, SESSION_VARIABLE, ServiceThread, SessionError, SessionFacts,
+    SharedMemory, TopicInfo,
 };
 pub use contiguous::{ContiguousError, ContiguousTensor};
 pub use control::{ControlClient, ControlRequest, ControlServer, ServiceBuilder};
@@ -46,6 +48,7 @@ pub use layout::{
     Unpack,
 };
 pub use loan::{MessageMut, TensorMut, TensorViewMut};
+pub use map::{MapFileError, MappedTensor, Region, RegionError};
 pub use message::{Message, Tensor};
 pub use pool::{MemoryFacts, PoolError};
 pub use port::{

@@ -1,9 +1,7 @@
 use std::ops::Range;
-use std::sync::Arc;
 
 use crate::element::Element;
 use crate::layout::{Dtype, TensorLayout};
-use crate::os::monotonic_ns;
 use crate::port::{SendFailure, Slot};
 use crate::publisher::PublishError;
 use crate::tensor_view::TensorView;
@@ -13,7 +11,7 @@ use crate::wire::{EncodedLayout, MAGIC, Metadata, Preamble, WIRE_VERSION, encode
 /// A slot taken out of a publisher's pool, with the layout of the message that it will be.
 pub(crate) struct Loan {
     slot: Slot,
-    encoded: Arc<EncodedLayout>,
+    encoded: Box<EncodedLayout>,
     metadata: Metadata,
     source_time_ns: u64,
 }
@@ -41,7 +39,7 @@ pub struct TensorViewMut<'a> {
 }
 
 impl Loan {
-    pub(crate) fn new(encoded: Arc<EncodedLayout>, slot: Slot) -> Self {
+    pub(crate) fn new(encoded: Box<EncodedLayout>, slot: Slot) -> Self {
         Self { slot, encoded, metadata: Metadata::new(), source_time_ns: 0 }
     }
 
@@ -52,23 +50,20 @@ impl Loan {
         } else {
             self.write_metadata().inspect_err(|_| self.slot.sender().count_failure())?
         };
-        let Self { slot, encoded, source_time_ns, .. } = &mut self;
-        let preamble = |sequence| Preamble {
+        let Self { mut slot, encoded, source_time_ns, .. } = self;
+        let preamble = Preamble {
             magic: MAGIC,
             version: WIRE_VERSION,
-            flags: 0,
             // Bounded by MAX_LAYOUT_BYTES, checked when it was encoded; so is the offset behind it.
             layout_len: encoded.bytes().len() as u32,
             data_offset: encoded.parts().data.start as u32,
             data_len: encoded.layout().data_len() as u64,
             metadata_len: metadata_len as u32,
-            reserved: 0,
-            sequence,
-            publish_time_ns: monotonic_ns(),
-            source_time_ns: *source_time_ns,
+            source_time_ns,
             layout_fingerprint: encoded.fingerprint(),
+            ..Preamble::default()
         };
-        slot.send(preamble).map_err(|failure| {
+        slot.send(preamble, encoded).map_err(|failure| {
             let topic = slot.sender().topic().to_owned();
             match failure {
                 SendFailure::Undelivered { delivered, missed } => {

@@ -471,10 +471,10 @@ impl Inner {
         Ok(self.sender.get_or_init(|| sender))
     }
 
-    /// A slot for a message of `layout`, which is only made if the one of the loan before is not `as_before`.
+    /// A slot for a message of `layout`, which is only made if none of earlier messages is `as_before`.
     fn loan(
         &self,
-        as_before: impl FnOnce(&MessageLayout) -> bool,
+        as_before: impl Fn(&MessageLayout) -> bool,
         layout: impl FnOnce() -> Result<MessageLayout, LayoutError>,
     ) -> Result<Loan, LoanError> {
         self.try_loan(as_before, layout).inspect_err(|_| {
@@ -484,7 +484,7 @@ impl Inner {
 
     fn try_loan(
         &self,
-        as_before: impl FnOnce(&MessageLayout) -> bool,
+        as_before: impl Fn(&MessageLayout) -> bool,
         layout: impl FnOnce() -> Result<MessageLayout, LayoutError>,
     ) -> Result<Loan, LoanError> {
         if !self.bus.is_ours() {
@@ -492,13 +492,13 @@ impl Inner {
         }
         if let Some(sender) = self.sender.get() {
             let mut sending = sender.lock()?;
-            let encoded = match sending.last_layout() {
-                Some(last) if as_before(last.layout()) => last.clone(),
-                last => last.insert(Arc::new(EncodedLayout::new(layout()?)?)).clone(),
+            let encoded = match sending.take_layout(as_before) {
+                Some(known) => known,
+                None => Box::new(EncodedLayout::new(layout()?)?),
             };
             return self.take_slot(sending, sender, encoded);
         }
-        let encoded = Arc::new(EncodedLayout::new(layout()?)?);
+        let encoded = Box::new(EncodedLayout::new(layout()?)?);
         let sender = self.sender_for(encoded.layout().data_len())?;
         self.take_slot(sender.lock()?, sender, encoded)
     }
@@ -507,16 +507,21 @@ impl Inner {
         &self,
         mut sending: Sending<'_>,
         sender: &Sender,
-        encoded: Arc<EncodedLayout>,
+        encoded: Box<EncodedLayout>,
     ) -> Result<Loan, LoanError> {
         let (needed, slot_bytes) = (encoded.parts().data.end, sender.slot_bytes());
         if needed > slot_bytes {
             return Err(LoanError::TooLarge { topic: self.topic.name().to_owned(), needed, slot_bytes });
         }
-        let loaned = sending.loan();
+        let mut slot = match sending.loan() {
+            Ok(slot) => slot,
+            Err(failure) => {
+                sending.keep_layout(encoded);
+                return Err(self.loan_error(failure, sender));
+            }
+        };
         // A slot that is given back takes the lock.
         drop(sending);
-        let mut slot = loaned.map_err(|failure| self.loan_error(failure, sender))?;
         slot.ensure(&self.bus.node, needed + HEADER_ROOM)?;
         // A slot that carried this layout before still has it: not to write it again keeps its cache lines in the readers'
         // caches, which is a good part of a hand-over.

@@ -160,4 +160,27 @@ mod tests {
         comes_back([Complex::new(1f32, -2.0), Complex::new(0.5, 0.0)], Dtype::C64);
         comes_back([Complex::new(1f64, -2.0), Complex::new(0.5, 0.0)], Dtype::C128);
     }
+
+    /// The value 1 of each type, by the bits that its format gives it: the names mean the same there and here.
+    #[cfg(feature = "microfloat")]
+    #[test]
+    fn eight_bit_floats_are_elements() {
+        use microfloat::{f8e3m4, f8e4m3, f8e4m3b11fnuz, f8e4m3fn, f8e4m3fnuz, f8e5m2, f8e5m2fnuz, f8e8m0fnu};
+
+        fn is_one<T: Element + PartialEq + std::fmt::Debug>(one: T, bits: u8, dtype: &str) {
+            let values = [one; 2];
+            let view = TensorView::new(&values, &[2], &[1]).unwrap();
+            assert_eq!((view.layout().dtype.to_string().as_str(), view.bytes()), (dtype, &[bits; 2][..]));
+            assert_eq!(view.view::<T>().unwrap(), values);
+        }
+        // Bits of the biased exponent, shifted past the mantissa.
+        is_one(f8e3m4::ONE, 3 << 4, "f8_e3m4");
+        is_one(f8e4m3::ONE, 7 << 3, "f8_e4m3");
+        is_one(f8e4m3b11fnuz::ONE, 11 << 3, "f8_e4m3b11fnuz");
+        is_one(f8e4m3fn::ONE, 7 << 3, "f8_e4m3fn");
+        is_one(f8e4m3fnuz::ONE, 8 << 3, "f8_e4m3fnuz");
+        is_one(f8e5m2::ONE, 15 << 2, "f8_e5m2");
+        is_one(f8e5m2fnuz::ONE, 16 << 2, "f8_e5m2fnuz");
+        is_one(f8e8m0fnu::ONE, 127, "f8_e8m0fnu");
+    }
 }

@@ -16,6 +16,7 @@ mod sink;
 mod supervisor;
 mod tally;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -61,14 +62,14 @@ pub(crate) struct Options {
     json: bool,
 }
 
-/// Runs the demo and prints what it found.
-pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
+/// Runs the demo and prints what it found. `program` is the command line that starts this program again.
+pub(crate) fn run(options: &Options, program: &[OsString]) -> anyhow::Result<ExitCode> {
     let choice = Capabilities::detect().backend?;
     ensure!(choice.backend != Backend::Local, "nodes that find each other by name need the backend shm or file");
     if choice.backend != Backend::Shm {
         output::note(&format!("tensors lie in files instead of shared memory: backend {choice}"));
     }
-    let summary = run_stages(options)?;
+    let summary = run_stages(options, program)?;
     let text = if options.json { summary.json()? + "\n" } else { summary.table() };
     output::until_closed(print(&text))?;
 
@@ -84,8 +85,8 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn run_stages(options: &Options) -> anyhow::Result<Summary> {
-    let mut supervisor = Supervisor::new()?;
+fn run_stages(options: &Options, program: &[OsString]) -> anyhow::Result<Summary> {
+    let mut supervisor = Supervisor::new(program)?;
     let nodes = run_stage(&mut supervisor, options, &PIPELINE, options.frames, "shared memory")?;
     let baseline = run_stage(&mut supervisor, options, &BASELINE, options.frames.min(BASELINE_FRAMES), "socket")?;
     let nodes: &[NodeReport; 4] = nodes.as_slice().try_into().context("a node did not report")?;

@@ -43,13 +43,13 @@ pub(super) fn draw_digits(frame: &mut [u8], digits: &Digits, number: u64) {
 
 /// Cuts the digits out of a frame: `batch` gets f32 `[DIGITS, 1, SIDE, SIDE]`, ink 1, background 0.
 pub(super) fn cut_out_digits(frame: &[u8], batch: &mut [f32]) {
-    for (place, image) in batch.chunks_exact_mut(SIDE * SIDE).enumerate().take(DIGITS) {
+    for (place, image) in batch.as_chunks_mut::<{ SIDE * SIDE }>().0.iter_mut().enumerate().take(DIGITS) {
         cut_out(frame, place, image);
     }
 }
 
 fn draw(frame: &mut [u8], place: usize, image: &Image) {
-    for (row, pixels) in image.chunks_exact(SIDE).enumerate() {
+    for (row, pixels) in image.as_chunks::<SIDE>().0.iter().enumerate() {
         let first = line(place, row * SCALE);
         for (column, &ink) in pixels.iter().enumerate() {
             let start = first.start + column * SCALE * CHANNELS;
@@ -64,10 +64,10 @@ fn draw(frame: &mut [u8], place: usize, image: &Image) {
 /// Each pixel of the image is the mean of the square that it was enlarged to.
 fn cut_out(frame: &[u8], place: usize, image: &mut [f32]) {
     const FULL_INK: f32 = (SCALE * SCALE * CHANNELS * 255) as f32;
-    for (row, pixels) in image.chunks_exact_mut(SIDE).enumerate() {
+    for (row, pixels) in image.as_chunks_mut::<SIDE>().0.iter_mut().enumerate() {
         let mut sums = [0u32; SIDE];
         for repeated in 0..SCALE {
-            let squares = frame[line(place, row * SCALE + repeated)].chunks_exact(SCALE * CHANNELS);
+            let squares = frame[line(place, row * SCALE + repeated)].as_chunks::<{ SCALE * CHANNELS }>().0;
             for (sum, square) in sums.iter_mut().zip(squares) {
                 *sum += square.iter().map(|&byte| u32::from(byte)).sum::<u32>();
             }
@@ -109,7 +109,7 @@ mod tests {
         for number in 0..frames {
             draw_digits(&mut frame, &digits, number);
             cut_out_digits(&frame, &mut batch);
-            for (place, image) in batch.chunks_exact(SIDE * SIDE).enumerate() {
+            for (place, image) in batch.as_chunks::<{ SIDE * SIDE }>().0.iter().enumerate() {
                 let bytes: Vec<u8> = image.iter().map(|value| (value * 255.0).round() as u8).collect();
                 assert_eq!(bytes, digits.image(index_of(number, place)), "frame {number}, place {place}");
             }

@@ -42,8 +42,8 @@ pub(super) fn run(options: &NodeOptions, lifeline: &Lifeline) -> anyhow::Result<
 
 /// How many digits have the greatest of their logits where their label says.
 fn recognised(logits: &[f32], labels: &[u8]) -> usize {
-    let pairs = logits.chunks_exact(CLASSES).zip(labels);
-    pairs.filter(|(values, label)| greatest(values) == Some(usize::from(**label))).count()
+    let pairs = logits.as_chunks::<CLASSES>().0.iter().zip(labels);
+    pairs.filter(|(values, label)| greatest(*values) == Some(usize::from(**label))).count()
 }
 
 fn greatest(values: &[f32]) -> Option<usize> {

@@ -1,5 +1,6 @@
 //! Starts the nodes, follows them, and sees to it that none of them stays behind.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -26,6 +27,8 @@ const SIGBUS: i32 = rustix::process::Signal::BUS.as_raw();
 
 /// Runs nodes, each a process of its own. Dropped, it ends them all and removes what they left.
 pub(super) struct Supervisor {
+    /// The command line that starts this program again.
+    program: Vec<OsString>,
     nodes: Vec<Node>,
     events: Receiver<Event>,
     sender: Sender<Event>,
@@ -55,14 +58,14 @@ enum Event {
 
 impl Supervisor {
     /// Takes over Ctrl-C.
-    pub(super) fn new() -> anyhow::Result<Self> {
+    pub(super) fn new(program: &[OsString]) -> anyhow::Result<Self> {
         let (sender, events) = channel();
         let interrupted = sender.clone();
         ctrlc::set_handler(move || {
             let _ = interrupted.send(Event::Interrupted);
         })
         .context("cannot listen for Ctrl-C")?;
-        Ok(Self { nodes: Vec::new(), events, sender, bus: None })
+        Ok(Self { program: program.to_vec(), nodes: Vec::new(), events, sender, bus: None })
     }
 
     /// Runs a stage of the demo to its end: its nodes are listed from the first to the last one that a frame comes to.
@@ -84,8 +87,8 @@ impl Supervisor {
         let total = stage.first().map_or(0, |options| options.frames);
         // From the last to the first: a node finds those that it sends to in place.
         for options in stage.iter().rev() {
-            let node =
-                Node::spawn(options, self.sender.clone()).with_context(|| format!("cannot start {}", options.role))?;
+            let node = Node::spawn(&self.program, options, self.sender.clone())
+                .with_context(|| format!("cannot start {}", options.role))?;
             self.nodes.insert(0, node);
             self.follow(|node| node.is_ready, total, &mut progress)?;
             if options.role.is_on_bus() && self.bus.is_none() {
@@ -254,9 +257,11 @@ impl Drop for Supervisor {
 }
 
 impl Node {
-    fn spawn(options: &NodeOptions, events: Sender<Event>) -> anyhow::Result<Self> {
+    fn spawn(program: &[OsString], options: &NodeOptions, events: Sender<Event>) -> anyhow::Result<Self> {
         let role = options.role;
-        let mut child = Command::new(std::env::current_exe()?)
+        let (executable, leading) = program.split_first().context("no command line for the nodes")?;
+        let mut child = Command::new(executable)
+            .args(leading)
             .arg("demo-node")
             .arg(role.to_string())
             .args(["--demo", &options.demo])

@@ -19,6 +19,8 @@ pub(super) struct Session {
     in_use: bool,
     bytes: u64,
     files: usize,
+    /// What its pools may take, and take; null without a quota.
+    quota: Option<Quota>,
     /// Processes that live in it, without this one.
     members: Vec<u32>,
     /// Dead processes whose files are still there.
@@ -31,6 +33,12 @@ pub(super) struct Session {
     removed_files: usize,
     /// What went wrong with looking at it or cleaning it.
     error: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Quota {
+    bytes: u64,
+    used: u64,
 }
 
 /// All sessions of this user, or the one named, after removing what dead processes left if that is asked for.
@@ -75,6 +83,7 @@ impl Session {
             in_use: facts.in_use,
             bytes: facts.bytes,
             files: facts.files,
+            quota: None,
             members: Vec::new(),
             dead: Vec::new(),
             cleaned: false,
@@ -87,17 +96,22 @@ impl Session {
     /// A session that others are in. Whoever joins it removes what the dead left, so it is only joined to do that.
     fn in_use(facts: SessionFacts, fix: bool) -> Self {
         let mut session = Self::of(facts.clone());
-        if let Err(error) = session.look_at_members(&facts, fix) {
+        if let Err(error) = session.look(&facts, fix) {
             session.error = Some(error.to_string());
         }
         session
     }
 
-    fn look_at_members(&mut self, facts: &SessionFacts, fix: bool) -> Result<(), SessionError> {
+    fn look(&mut self, facts: &SessionFacts, fix: bool) -> Result<(), SessionError> {
         (self.members, self.dead) = each_once(facts.members()?);
-        if !fix {
-            return Ok(());
+        if fix {
+            self.clean(facts)?;
         }
+        self.quota = facts.quota()?.map(|quota| Quota { bytes: quota.bytes, used: quota.used });
+        Ok(())
+    }
+
+    fn clean(&mut self, facts: &SessionFacts) -> Result<(), SessionError> {
         let bus = self.open()?;
         let cleaned = bus.cleaned_on_opening();
         let (_, still_dead) = each_once(facts.members()?);
@@ -161,6 +175,9 @@ impl Session {
         if self.removed_files > 0 {
             state.push_str(&format!(", removed {} of nobody", count(self.removed_files, "file", "files")));
         }
+        if let Some(Quota { bytes, used }) = self.quota {
+            state.push_str(&format!(", pools use {} of a quota of {}", HumanBytes(used), HumanBytes(bytes)));
+        }
         vec![self.name.clone(), state, count(self.files, "file", "files"), HumanBytes(self.bytes).to_string()]
     }
 }
@@ -185,6 +202,7 @@ mod tests {
             in_use,
             bytes: 2048,
             files: 3,
+            quota: None,
             members: Vec::new(),
             dead: Vec::new(),
             cleaned: false,
@@ -210,6 +228,13 @@ mod tests {
         let fixed = Session { members: vec![7], cleaned: true, removed: vec![9], removed_files: 2, ..session(true) };
         assert_eq!(fixed.row()[1], "in use by 1 process (7), removed what 9 left, removed 2 files of nobody");
         assert_eq!(check(&[fixed]).status, Status::Ok);
+    }
+
+    #[test]
+    fn a_quota_is_told_with_its_use() {
+        let quota = Some(Quota { bytes: 4 << 20, used: 1 << 20 });
+        let bounded = Session { members: vec![7], quota, ..session(true) };
+        assert_eq!(bounded.row()[1], "in use by 1 process (7), pools use 1.00 MiB of a quota of 4.00 MiB");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `tensorbus models`: which models are loaded where.
 
+mod import;
 mod report;
 mod unload;
 
@@ -37,6 +38,7 @@ enum Action {
     /// Print the list again whenever it changes
     Watch(ListArgs),
     Unload(unload::Args),
+    Import(import::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -53,6 +55,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         None => list(&args.list),
         Some(Action::Watch(list)) => watch(&list),
         Some(Action::Unload(unload)) => unload::run(&unload),
+        Some(Action::Import(import)) => import::run(&import),
     })
 }
 

@@ -41,7 +41,7 @@ use crate::topic::TopicBuilder;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Bus {
-    inner: Arc<BusInner>,
+    pub(super) inner: Arc<BusInner>,
 }
 
 /// Dropped in the order of its fields: the thread ends, then the node leaves while the session is still held.
@@ -64,14 +64,14 @@ pub struct BusBuilder {
     quota_bytes: Option<u64>,
 }
 
-/// What the pools of a session may take, and take.
+/// What the pools and blobs of a session may take, and take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Quota {
-    /// Bytes that all pools of the session together may take.
+    /// Bytes that all pools and blobs of the session together may take.
     pub bytes: u64,
-    /// Bytes that they take: those of every publisher, and those of publishers that are gone while a subscriber still maps
-    /// their pool.
+    /// Bytes that they take: pools of every publisher, and of publishers that are gone while a subscriber still maps their
+    /// pool; blobs that somebody uses or writes.
     pub used: u64,
 }
 
@@ -244,12 +244,12 @@ impl BusBuilder {
         self
     }
 
-    /// Bytes that the pools of all the session's publishers together may take. Default: what the session has; one in which
+    /// Bytes that the pools of all the session's publishers, and its blobs, together may take. Default: what the session has; one in which
     /// nobody names a quota has none.
     ///
     /// The first member that names a quota fixes it for the life of the session. A pool that does not fit is refused with
     /// [`PoolError::Quota`](crate::PoolError::Quota). What counts is what exists at that moment: the pools of all publishers
-    /// that live, and those of departed ones as long as a subscriber maps them. Whoever is killed gives back what it had, and
+    /// that live, those of departed ones as long as a subscriber maps them, and blobs in use. Whoever is killed gives back what it had, and
     /// nobody has to count. Other files of a session, some kilobytes for each topic and port, do not count.
     ///
     /// With a quota, the memory of a publisher that left while a subscriber still mapped it is given back at the next change

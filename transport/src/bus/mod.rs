@@ -1,6 +1,7 @@
 //! A session and this process's place in it.
 
 mod backend;
+mod blobs;
 mod capabilities;
 mod deaths;
 mod handle;
@@ -11,6 +12,7 @@ mod topics;
 pub use backend::{
     BACKEND_VARIABLE, Backend, BackendChoice, BackendError, ChosenBy, MIN_SHARED_MEMORY, NotChosen, PassedOver,
 };
+pub use blobs::{Blob, BlobError, BlobInfo, MAX_BLOB_NAME};
 pub use capabilities::{Capabilities, ResourceLimit, SharedMemory};
 pub use deaths::{Death, Deaths};
 pub(crate) use handle::BusInner;

@@ -9,7 +9,9 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 
 use super::backend::BackendError;
+use super::handle::Quota;
 use crate::os::{Deadline, Owned};
+use crate::pool::look_at_quota;
 use crate::port::{hold_still, members_of};
 
 /// Session that a bus joins when neither the program nor the environment names one.
@@ -136,6 +138,18 @@ impl SessionFacts {
     /// [`SessionError`] if the session cannot be looked at.
     pub fn members(&self) -> Result<(Vec<u32>, Vec<u32>), SessionError> {
         members_of(&self.directory).map_err(|error| super::handle::session_error(&self.directory, error))
+    }
+
+    /// The session's quota and what is used of it, pools of dead publishers included until they are removed. `None` if it has
+    /// no quota. Changes nothing.
+    ///
+    /// # Errors
+    /// [`SessionError`] if the session cannot be looked at.
+    pub fn quota(&self) -> Result<Option<Quota>, SessionError> {
+        let _still = hold_still(&self.directory);
+        let found = look_at_quota(&self.directory)
+            .map_err(|reason| SessionError::Io { path: self.directory.clone(), reason })?;
+        Ok(found.map(|(bytes, used)| Quota { bytes, used }))
     }
 }
 

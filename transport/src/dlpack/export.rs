@@ -7,6 +7,7 @@ use super::abi::{
 };
 use crate::contiguous::ContiguousTensor;
 use crate::layout::TensorLayout;
+use crate::map::MappedTensor;
 use crate::message::Tensor;
 
 /// What a consumer holds: the managed tensor first, so that a pointer to it is one to all of this.
@@ -36,6 +37,18 @@ impl Tensor {
     }
 }
 
+impl MappedTensor {
+    /// As [`Tensor::to_dlpack`]: no copy, flagged read-only, and the region stays until the consumer calls the deleter.
+    pub fn to_dlpack(&self) -> NonNull<DLManagedTensorVersioned> {
+        versioned(self.clone(), DLPACK_FLAG_READ_ONLY, self.layout(), self.bytes().as_ptr())
+    }
+
+    /// As [`Tensor::to_dlpack_legacy`].
+    pub fn to_dlpack_legacy(&self) -> NonNull<DLManagedTensor> {
+        legacy(self.clone(), self.layout(), self.bytes().as_ptr())
+    }
+}
+
 impl ContiguousTensor {
     /// Gives the copy to a consumer of DLPack 1, which may write it. Flagged as a copy.
     ///
@@ -51,6 +64,32 @@ impl ContiguousTensor {
         let (data, layout) = (self.bytes_mut().as_mut_ptr(), self.layout().clone());
         legacy(self, &layout, data)
     }
+}
+
+/// Gives memory that somebody is to write to a consumer of DLPack 1. No copy, no flags.
+///
+/// Whoever never calls the deleter leaks `owner`.
+///
+/// # Safety
+/// `owner` keeps the layout's bytes at `data`, readable and writable, wherever it is moved. Any thread may drop it.
+pub unsafe fn export_writable<O: Send + 'static>(
+    owner: O,
+    layout: &TensorLayout,
+    data: NonNull<u8>,
+) -> NonNull<DLManagedTensorVersioned> {
+    versioned(owner, 0, layout, data.as_ptr())
+}
+
+/// As [`export_writable`], for consumers that only know the structure from before DLPack 1.0.
+///
+/// # Safety
+/// As for [`export_writable`].
+pub unsafe fn export_writable_legacy<O: Send + 'static>(
+    owner: O,
+    layout: &TensorLayout,
+    data: NonNull<u8>,
+) -> NonNull<DLManagedTensor> {
+    legacy(owner, layout, data.as_ptr())
 }
 
 /// `owner` keeps the layout's bytes at `data`, wherever it is moved.

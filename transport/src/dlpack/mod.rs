@@ -11,6 +11,7 @@ pub use abi::{
     DLDataType, DLDevice, DLManagedTensor, DLManagedTensorVersioned, DLPACK_FLAG_IS_COPIED, DLPACK_FLAG_READ_ONLY,
     DLPACK_FLAG_SUBBYTE_PADDED, DLPACK_VERSION, DLPackVersion, DLTensor, KDLCPU,
 };
+pub use export::{export_writable, export_writable_legacy};
 pub use import::{DlpackError, ForeignTensor};
 
 #[cfg(test)]

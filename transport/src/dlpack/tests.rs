@@ -1,10 +1,12 @@
 use std::ffi::c_void;
-use std::ptr;
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::contiguous::ContiguousTensor;
-use crate::layout::{Dtype, DtypeError, LayoutError, MAX_RANK};
+use crate::layout::{Dtype, DtypeError, LayoutError, MAX_RANK, TensorLayout};
+use crate::map::{MappedTensor, Region};
 use crate::tensor_view::TensorView;
 use crate::view::ViewError;
 use proptest::prelude::*;
@@ -130,6 +132,29 @@ fn a_foreign_tensor_is_read_where_it_lies() {
     let mut producer = Producer::new();
     (producer.shape, producer.strides) = (vec![1, 3], vec![i64::MIN, 2]);
     producer.import(|_| {}, |foreign| assert_eq!(foreign.unwrap().layout().strides, [0, 2]));
+}
+
+#[test]
+fn weights_go_out_where_they_lie_and_stay_until_they_are_given_back() {
+    let numbers: Arc<[u32]> = (0..6).collect();
+    let (start, kept) = (NonNull::from(&numbers[..]).cast(), Arc::downgrade(&numbers));
+    // SAFETY: 24 initialised bytes that nobody writes, kept by the `Arc`.
+    let region = unsafe { Region::new(start, 24, Arc::new(numbers)) };
+    let (name, shape, strides) = ("w".to_owned(), vec![5], vec![1]);
+    let layout = TensorLayout { name, dtype: Dtype::U32, shape, strides, offset: 4, len: 20 };
+    let tensor = MappedTensor::new(&region, layout).unwrap();
+    let exported = tensor.to_dlpack();
+    drop((region, tensor));
+    // SAFETY: just exported, and not given back.
+    let flags = unsafe { exported.as_ref() }.flags;
+    assert_eq!(flags, DLPACK_FLAG_READ_ONLY);
+    // SAFETY: the structure came from an export just now.
+    let foreign = unsafe { ForeignTensor::from_dlpack(exported.as_ptr()) }.unwrap();
+    assert_eq!(foreign.as_view().view::<u32>().unwrap(), [1, 2, 3, 4, 5]);
+    assert_eq!(foreign.as_view().bytes().as_ptr().addr(), start.addr().get() + 4);
+    assert_eq!(kept.strong_count(), 1);
+    drop(foreign);
+    assert_eq!(kept.strong_count(), 0);
 }
 
 #[test]

@@ -274,6 +274,13 @@ impl Dtype {
         self.element_bits().is_multiple_of(8).then(|| self.element_bits() / 8)
     }
 
+    /// What an element's address has to be a multiple of, in bytes: its size, for complex numbers that of a part.
+    pub fn alignment(self) -> usize {
+        let bits = usize::from(self.bits);
+        let parts = if self.code == DtypeCode::Complex { 2 } else { 1 };
+        if bits < 8 { 1 } else { bits / 8 / parts }
+    }
+
     /// Bytes that `elements` packed elements take, rounded up to whole bytes; `None` if that overflows.
     pub fn bytes_for(self, elements: usize) -> Option<usize> {
         match self.element_bytes() {
@@ -337,6 +344,13 @@ mod tests {
         assert_eq!(Dtype::I4.element_bytes(), None);
         assert_eq!(Dtype::I4.with_lanes(2).unwrap().element_bytes(), Some(1));
         assert_eq!(Dtype::F64.bytes_for(usize::MAX), None);
+    }
+
+    #[test]
+    fn alignments_are_those_of_the_parts() {
+        let of = [Dtype::BOOL, Dtype::I4, Dtype::F6_E2M3FN, Dtype::BF16, Dtype::C64, Dtype::C128, Dtype::U128];
+        assert_eq!(of.map(Dtype::alignment), [1, 1, 1, 2, 4, 8, 16]);
+        assert_eq!(Dtype::F32.with_lanes(4).unwrap().alignment(), 4);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::ptr::NonNull;
 
 use rustix::mm::{MapFlags, ProtFlags};
 
-/// The beginning of a file, mapped shared and writable until this is dropped. The file itself need not stay open.
+/// The beginning of a file, mapped shared until this is dropped. The file itself need not stay open.
 #[derive(Debug)]
 pub(crate) struct Mapping {
     start: NonNull<u8>,
@@ -17,15 +17,22 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Maps `len` bytes, which the file must have: beyond its end, access is SIGBUS.
+    /// Maps `len` bytes to write, which the file must have: beyond its end, access is SIGBUS.
     pub(crate) fn new(file: &File, len: usize) -> io::Result<Self> {
+        Self::with(file, len, ProtFlags::READ | ProtFlags::WRITE)
+    }
+
+    /// The same, to read only.
+    pub(crate) fn read_only(file: &File, len: usize) -> io::Result<Self> {
+        Self::with(file, len, ProtFlags::READ)
+    }
+
+    fn with(file: &File, len: usize, protection: ProtFlags) -> io::Result<Self> {
         if len == 0 || file.metadata()?.len() < len as u64 {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("shorter than {len} bytes")));
         }
         // SAFETY: the kernel chooses a free place, so no memory that is in use is mapped over.
-        let start = unsafe {
-            rustix::mm::mmap(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, file, 0)
-        }?;
+        let start = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, protection, MapFlags::SHARED, file, 0) }?;
         let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::other("mapped at address zero"))?;
         Ok(Self { start, len })
     }
@@ -38,7 +45,7 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: mapped by `new` with this length, and nobody can reach it any more.
+        // SAFETY: mapped by `with` with this length, and nobody can reach it any more.
         let _ = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.len) };
     }
 }

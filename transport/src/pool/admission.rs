@@ -2,17 +2,17 @@ use std::path::PathBuf;
 
 use super::MemoryFacts;
 
-/// Why there is no memory for a publisher's slots, or for the small files of a topic.
+/// Why there is no memory for a publisher's slots, for a blob, or for the small files of a topic.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PoolError {
     /// The file system that holds the session has too little room.
     #[error(
-        "{needed} bytes are needed, {} has {free} free ({} missing); use fewer or smaller slots, delete what fills \
+        "{needed} bytes are needed, {} has {free} free ({} missing); use fewer or smaller slots or weights, delete what fills \
          it, or give the session another directory", directory.display(), needed.saturating_sub(*free)
     )]
     FilesystemFull {
-        /// Bytes of the pool.
+        /// Bytes of the pool or blob.
         needed: u64,
         /// Bytes that are free.
         free: u64,
@@ -22,10 +22,10 @@ pub enum PoolError {
     /// The machine has too little memory available.
     #[error(
         "{needed} bytes of memory are needed, the machine has {available} available ({} missing); use fewer or \
-         smaller slots or stop other programs", needed.saturating_sub(*available)
+         smaller slots or weights, or stop other programs", needed.saturating_sub(*available)
     )]
     MemoryShort {
-        /// Bytes of the pool.
+        /// Bytes of the pool or blob.
         needed: u64,
         /// `MemAvailable` of the machine.
         available: u64,
@@ -33,10 +33,10 @@ pub enum PoolError {
     /// The control group (container) of this process may use too little memory.
     #[error(
         "{needed} bytes of memory are needed, the container's limit leaves {available} ({} missing); use fewer or \
-         smaller slots or raise the limit", needed.saturating_sub(*available)
+         smaller slots or weights, or raise the limit", needed.saturating_sub(*available)
     )]
     ContainerLimit {
-        /// Bytes of the pool.
+        /// Bytes of the pool or blob.
         needed: u64,
         /// Bytes up to the limit.
         available: u64,
@@ -44,15 +44,15 @@ pub enum PoolError {
     /// The session's quota leaves too little.
     #[error(
         "{needed} bytes are needed, the session uses {used} of its quota of {quota} ({} missing); use fewer or smaller \
-         slots, let publishers leave or subscribers drop tensors, or open the session's first bus with more `quota_bytes`",
+         slots or weights, let publishers leave or others drop tensors and weights, or open the session's first bus with more `quota_bytes`",
         used.saturating_add(*needed).saturating_sub(*quota)
     )]
     Quota {
         /// Bytes that are asked for.
         needed: u64,
-        /// Bytes that pools of the session use already.
+        /// Bytes that pools and blobs of the session use already.
         used: u64,
-        /// Bytes that all pools of the session may use.
+        /// Bytes that all pools and blobs of the session may use.
         quota: u64,
     },
     /// A pool has at least one slot, and a slot at least one byte.
@@ -66,9 +66,9 @@ pub enum PoolError {
         slot_bytes: usize,
     },
     /// The operating system refused at the last step.
-    #[error("slots of {needed} bytes could not be prepared: {reason}")]
+    #[error("memory of {needed} bytes could not be prepared: {reason}")]
     Prepare {
-        /// Bytes of the pool.
+        /// Bytes of the pool or blob.
         needed: u64,
         /// What the operating system said.
         reason: std::io::Error,

@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::PoolError;
+use super::blobs::{bytes_of_blobs, settle_blobs};
 use super::quota::{Step, fits, settle};
 use crate::os::is_used_elsewhere;
 
@@ -55,42 +56,63 @@ pub(crate) fn admit_to_quota(directory: &Path, needed: u64, clean_up: impl FnOnc
     })
 }
 
-/// What is to be done whenever the session has changed: second names come and go. Nothing without a quota.
+/// What is to be done whenever the session has changed: blobs that nobody uses go, and with a quota second names of pools
+/// come and go.
 pub(crate) fn settle_session(directory: &Path) {
-    match quota(directory).and_then(|quota| quota.map(|_| used(directory)).transpose()) {
+    let settled = match quota(directory) {
+        Ok(Some(_)) => used(directory),
+        Ok(None) => settle_blobs(directory),
+        Err(error) => Err(error),
+    };
+    match settled {
         Ok(_) => {}
         // The session is gone.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => tracing::warn!(%error, "could not look at the session's pools"),
+        Err(error) => tracing::warn!(%error, "could not look at what the session uses"),
     }
 }
 
-/// Bytes that the pools of the session take, those of departed publishers included as long as somebody maps them.
+/// Bytes that the session's blobs and pools take, the pools of departed publishers included as long as somebody maps them.
 pub(crate) fn used(directory: &Path) -> io::Result<u64> {
-    let kept_directory = directory.join(KEPT);
-    let named = pools(directory)?;
-    let kept = match pools(&kept_directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::create_dir(&kept_directory)?;
-            BTreeSet::new()
-        }
-        listed => listed?,
-    };
-    let mut used = 0;
-    for pool in named.union(&kept) {
-        let second = kept_directory.join(pool);
-        let (counts, step) = settle(named.contains(pool), kept.contains(pool), || is_mapped(&second));
-        let path = if named.contains(pool) { directory.join(pool) } else { second.clone() };
-        if counts {
-            used += fs::metadata(&path)?.blocks() * 512;
-        }
+    let kept = directory.join(KEPT);
+    if !kept.exists() {
+        fs::create_dir(&kept)?;
+    }
+    let mut used = settle_blobs(directory)?;
+    for (name, bytes, step) in settled(directory)? {
+        used += bytes;
         match step {
-            Step::Keep => fs::hard_link(&path, &second)?,
-            Step::LetGo => fs::remove_file(&second)?,
+            Step::Keep => fs::hard_link(directory.join(&name), kept.join(&name))?,
+            Step::LetGo => fs::remove_file(kept.join(&name))?,
             Step::Nothing => {}
         }
     }
     Ok(used)
+}
+
+/// The session's quota and what is used of it, for an onlooker: changes nothing.
+pub(crate) fn look_at_quota(directory: &Path) -> io::Result<Option<(u64, u64)>> {
+    let Some(quota) = quota(directory)? else { return Ok(None) };
+    let pools: u64 = settled(directory)?.iter().map(|(_, bytes, _)| bytes).sum();
+    Ok(Some((quota, pools + bytes_of_blobs(directory)?)))
+}
+
+/// Each pool that has a name, the bytes for which it counts, and what is to be done.
+fn settled(directory: &Path) -> io::Result<Vec<(OsString, u64, Step)>> {
+    let kept_directory = directory.join(KEPT);
+    let named = pools(directory)?;
+    let kept = match pools(&kept_directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeSet::new(),
+        listed => listed?,
+    };
+    let settle_one = |pool: &OsString| {
+        let second = kept_directory.join(pool);
+        let (counts, step) = settle(named.contains(pool), kept.contains(pool), || is_mapped(&second));
+        let path = if named.contains(pool) { directory.join(pool) } else { second };
+        let bytes = if counts { fs::metadata(&path)?.blocks() * 512 } else { 0 };
+        Ok((pool.clone(), bytes, step))
+    };
+    named.union(&kept).map(settle_one).collect()
 }
 
 /// A file system that cannot tell has the pool let go: its memory is not counted after its publisher has left.
@@ -147,6 +169,7 @@ mod tests {
         assert_eq!(used(), bytes);
         let open = File::open(&pool).unwrap();
         fs::remove_file(&pool).unwrap();
+        assert_eq!(look_at_quota(directory.path()).unwrap(), Some((1 << 20, bytes)), "still open");
         assert_eq!(used(), bytes, "still open");
         drop(open);
         assert_eq!(used(), 0);

@@ -2,6 +2,7 @@
 //! have them.
 
 mod admission;
+mod blobs;
 mod facts;
 mod growth;
 mod ledger;
@@ -9,6 +10,7 @@ mod quota;
 
 pub use admission::PoolError;
 pub(crate) use admission::admit;
+pub(crate) use blobs::{BlobFile, BlobFiles, has_unused_blobs};
 pub use facts::MemoryFacts;
 pub(crate) use growth::Growth;
-pub(crate) use ledger::{POOL_SUFFIX, admit_to_quota, quota, set_quota, settle_session, used};
+pub(crate) use ledger::{POOL_SUFFIX, admit_to_quota, look_at_quota, quota, set_quota, settle_session, used};

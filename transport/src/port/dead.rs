@@ -9,12 +9,14 @@ use iceoryx2::node::{DeadNodeView, Node, NodeState, NodeView};
 use iceoryx2::prelude::CallbackProgression;
 
 use super::death_log::{DeathLog, Record};
-use super::node::NodeError;
+use super::ghosts::remove_all_ghosts;
+use super::node::{NodeError, new_node};
 use super::service::{self, SessionService};
 use super::shield::shield;
 use super::stale::{remove_half_made_connections, remove_stale_files};
 use super::turn::{Turn, is_between_turns};
 use super::{repair, wake};
+use crate::pool::has_unused_blobs;
 
 /// For another thread of this process that is cleaning another session: iceoryx2 lets only one clean at a time.
 const PATIENCE_WITH_THREADS: Duration = Duration::from_millis(20);
@@ -33,11 +35,17 @@ pub(crate) struct Cleaned {
 pub(super) fn remove_dead(directory: &Path, longest_wait: Duration) -> Result<Cleaned, NodeError> {
     let config = service::config(directory).ok_or(NodeError::PathTooLong)?;
     // Most of the time nobody has died, which can be seen without a turn.
-    if dead_nodes(&config).is_ok_and(|dead| dead.is_empty()) && is_between_turns(directory) {
+    let nobody_died = dead_nodes(&config).is_ok_and(|dead| dead.is_empty()) && is_between_turns(directory);
+    if nobody_died && !has_unused_blobs(directory) {
         return Ok(Cleaned::default());
     }
     let _turn = Turn::take_within(directory, longest_wait)?;
-    remove_dead_nodes(directory, &config)
+    let cleaned = remove_dead_nodes(directory, &config)?;
+    if cleaned.removed > 0 {
+        // A member for a moment: whoever cleans need not be one, and topics are looked at by members only.
+        remove_all_ghosts(directory, &new_node(&config)?);
+    }
+    Ok(cleaned)
 }
 
 /// The same, and files that belong to no member. In a turn.

@@ -5,15 +5,11 @@
 //! nothing of the pool, so subscribers say it themselves: in a word of the connection that iceoryx2 has for channels of
 //! requests, and that means nothing between publishers and subscribers as long as it is not `u64::MAX`.
 
-use std::cell::RefCell;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use iceoryx2::port::update_connections::UpdateConnections;
 use iceoryx2_cal::zero_copy_connection::{ChannelId, ZeroCopyPortDetails};
 
-use super::connection::StockSender;
 use super::dead::remove_dead;
 use super::sender::{SendFailure, Sender};
 use super::shield::shield;
@@ -29,24 +25,16 @@ const LOOKS_BETWEEN_CLEANING: u32 = 32;
 /// Longest wait for the turn to do so.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-thread_local! {
-    /// Connections that iceoryx2 has made for publishers in this thread since they were taken.
-    static MADE: RefCell<Vec<Weak<StockSender>>> = const { RefCell::new(Vec::new()) };
-}
-
-pub(super) fn note(made: &Arc<StockSender>) {
-    MADE.with_borrow_mut(|list| list.push(Arc::downgrade(made)));
-}
-
 /// The subscriber has opened the connection and mapped the pool: both stay usable whatever the publisher does.
 pub(super) fn say_open(connection: &impl ZeroCopyPortDetails) {
     let word = connection.__internal_get_channel_state(ChannelId::new(0));
     let _ = word.compare_exchange(CLOSED, OPEN, Ordering::AcqRel, Ordering::Relaxed);
 }
 
-/// The connections of a publisher. Only used under the lock of its port, as the publisher itself.
-#[derive(Debug, Default)]
-pub(super) struct Sides(Vec<Weak<StockSender>>);
+/// Whether it has.
+pub(super) fn has_opened(connection: &impl ZeroCopyPortDetails) -> bool {
+    connection.__internal_get_channel_state(ChannelId::new(0)).load(Ordering::Acquire) != CLOSED
+}
 
 /// How many subscribers a publisher is connected to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -55,32 +43,6 @@ pub(crate) struct SideCount {
     pub(crate) open: usize,
     /// Those that have not.
     pub(crate) closed: usize,
-}
-
-impl Sides {
-    /// After each call that may have made connections. Returns whether there are new ones.
-    #[inline]
-    pub(super) fn update(&mut self) -> bool {
-        MADE.with_borrow_mut(|made| {
-            if made.is_empty() {
-                return false;
-            }
-            self.0.retain(|side| side.strong_count() > 0);
-            self.0.append(made);
-            true
-        })
-    }
-
-    fn count(&self) -> SideCount {
-        let mut count = SideCount::default();
-        for side in self.0.iter().filter_map(Weak::upgrade) {
-            match side.__internal_get_channel_state(ChannelId::new(0)).load(Ordering::Acquire) {
-                CLOSED => count.closed += 1,
-                _ => count.open += 1,
-            }
-        }
-        count
-    }
 }
 
 impl Sender {
@@ -119,12 +81,9 @@ impl Sender {
         let Ok(mut ports) = self.ports.get()?.try_lock() else { return Ok(None) };
         self.check().map_err(SendFailure::Broken)?;
         // Lets go of subscribers that have left.
-        if let Err(panicked) = shield(|| ports.publisher.update_connections()) {
+        if let Err(panicked) = shield(|| ports.look_at_connections()) {
             return Err(SendFailure::Broken(self.give_up(panicked)));
         }
-        if ports.sides.update() {
-            ports.board.ring(&ports.ringer);
-        }
-        Ok(Some(ports.sides.count()))
+        Ok(Some(ports.links.count()))
     }
 }

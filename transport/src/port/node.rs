@@ -3,17 +3,20 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use iceoryx2::config::Config;
 use iceoryx2::node::{Node as IoxNode, NodeBuilder, NodeState, NodeView};
 use iceoryx2::prelude::{CallbackProgression, SignalHandlingMode};
 use iceoryx2::service::Service;
+use iceoryx2::service::service_name::ServiceName;
 use iceoryx2::service::static_config::messaging_pattern::MessagingPattern;
 
 use super::dead::{Cleaned, remove_all, remove_dead};
 use super::death_log::DeathLog;
+use super::ghosts::remove_all_ghosts;
 use super::service::{self, SessionService};
 use super::shield::shield;
 use super::tended::Tended;
-use super::topic::{OpenTopic, TopicFacts};
+use super::topic::OpenTopic;
 use super::turn::{LONGEST_WAIT, Part, Turn, TurnError};
 use super::wake::Ringer;
 use crate::os::Forked;
@@ -59,14 +62,7 @@ impl Node {
         DeathLog::open_or_create(directory)
             .map_err(|error| NodeError::Failed(format!("the file of deaths: {error}")))?;
         let cleaned = remove_all(directory).unwrap_or_default();
-        let node = shield(|| {
-            NodeBuilder::new()
-                .config(&config)
-                .signal_handling_mode(SignalHandlingMode::Disabled)
-                .create::<SessionService>()
-        })
-        .map_err(|panicked| NodeError::Failed(panicked.0))?
-        .map_err(|error| NodeError::Failed(format!("{error:?}")))?;
+        let node = new_node(&config)?;
         let ringer = Ringer::new().map_err(|error| NodeError::Failed(format!("a socket: {error}")))?;
         Ok(Self {
             node: Part::new(node, directory),
@@ -109,18 +105,8 @@ impl Node {
         self.node.get()?;
         let _turn = Turn::take(&self.directory)?;
         let cleaned = remove_all(&self.directory)?;
-        self.remove_ghosts()?;
+        remove_all_ghosts(&self.directory, self.node.get()?);
         Ok(cleaned)
-    }
-
-    /// In a turn: looks at each topic, which removes ports without a node.
-    fn remove_ghosts(&self) -> Result<(), NodeError> {
-        for name in TopicFacts::names(self)? {
-            if let Err(error) = TopicFacts::look(self, &name) {
-                tracing::debug!(%error, "could not look for ports without a node");
-            }
-        }
-        Ok(())
     }
 
     /// What a service thread does, which neither owns nor borrows the node: waits for its turn no longer than `patience`.
@@ -135,7 +121,7 @@ impl Node {
     }
 
     /// In a turn: whether the session's quota leaves `needed` bytes, if need be after the dead are cleaned up.
-    pub(super) fn admit_to_quota(&self, needed: u64) -> Result<(), PoolError> {
+    pub(crate) fn admit_to_quota(&self, needed: u64) -> Result<(), PoolError> {
         pool::admit_to_quota(&self.directory, needed, || {
             if let Err(error) = self.remove_dead() {
                 tracing::warn!(?error, "could not clean up before the quota is asked again");
@@ -163,24 +149,34 @@ impl Node {
         self.node.get()?;
         members_of(&self.directory)
     }
+}
 
-    /// Names of all publish-subscribe services of the session.
-    pub(crate) fn service_names(&self) -> Result<Vec<String>, NodeError> {
-        let node = self.node.get()?;
-        let mut names = Vec::new();
-        let listed = shield(|| {
-            SessionService::list(node.config(), |details| {
-                if matches!(details.static_details.messaging_pattern(), MessagingPattern::PublishSubscribe(_)) {
-                    names.push(details.static_details.name().to_string());
-                }
-                CallbackProgression::Continue
-            })
-        });
-        match listed {
-            Ok(Ok(())) => Ok(names),
-            Ok(Err(error)) => Err(NodeError::Failed(format!("{error:?}"))),
-            Err(panicked) => Err(NodeError::Failed(panicked.0)),
-        }
+/// In a turn.
+pub(super) fn new_node(config: &Config) -> Result<IoxNode<SessionService>, NodeError> {
+    let builder = || NodeBuilder::new().config(config).signal_handling_mode(SignalHandlingMode::Disabled);
+    shield(|| builder().create::<SessionService>())
+        .map_err(|panicked| NodeError::Failed(panicked.0))?
+        .map_err(|error| NodeError::Failed(format!("{error:?}")))
+}
+
+/// Names of all services of a session that have such a pattern.
+pub(super) fn services(
+    config: &Config,
+    is_wanted: impl Fn(&MessagingPattern) -> bool,
+) -> Result<Vec<ServiceName>, NodeError> {
+    let mut names = Vec::new();
+    let listed = shield(|| {
+        SessionService::list(config, |details| {
+            if is_wanted(details.static_details.messaging_pattern()) {
+                names.push(*details.static_details.name());
+            }
+            CallbackProgression::Continue
+        })
+    });
+    match listed {
+        Ok(Ok(())) => Ok(names),
+        Ok(Err(error)) => Err(NodeError::Failed(format!("{error:?}"))),
+        Err(panicked) => Err(NodeError::Failed(panicked.0)),
     }
 }
 

@@ -8,18 +8,18 @@ use std::time::Duration;
 use iceoryx2::port::ReceiveError;
 use iceoryx2::port::subscriber::{Subscriber, SubscriberCreateError};
 use iceoryx2::port::update_connections::UpdateConnections;
-use iceoryx2::prelude::{CallbackProgression, PayloadHeader};
-use iceoryx2::sample::Sample;
+use iceoryx2::prelude::CallbackProgression;
 use iceoryx2::service::port_factory::PortFactory as _;
 
 use super::alone::Alone;
-use super::connection::Queues;
+use super::incoming::{Borrowed, Content, Incoming, Look};
 use super::node::Node;
 use super::service::{Block64, Header, SessionService};
 use super::shield::shield;
 use super::tended::Tended;
 use super::topic::{OpenTopic, TopicError};
 use super::turn::{Part, Turn};
+use super::unopened::Unopened;
 use super::wake::{self, Ear};
 use crate::os::{Forked, keep_from_children};
 use crate::wire::Preamble;
@@ -50,8 +50,9 @@ struct Ports<S> {
     ear: Ear,
     /// Threads that sleep, or are about to.
     sleepers: usize,
-    queues: Queues,
-    /// Looks since iceoryx2 was asked.
+    incoming: Incoming,
+    unopened: Unopened,
+    /// Looks into empty queues since iceoryx2 was asked.
     looks: u32,
     state: S,
 }
@@ -66,8 +67,8 @@ pub(crate) struct Receiving<'a, S> {
 ///
 /// The slot stays ours until this is dropped: it keeps the receiver that it came from registered.
 pub(crate) struct Received<S> {
-    /// Only dropped, never read again. `None` once it is.
-    sample: Option<Alone<Sample<SessionService, [Block64], Header>>>,
+    /// `None` once it is given back.
+    borrowed: Option<Borrowed>,
     /// Copied out of shared memory.
     pub(crate) preamble: Preamble,
     pub(crate) publisher: u128,
@@ -76,10 +77,9 @@ pub(crate) struct Received<S> {
     receiver: Arc<Receiver<S>>,
 }
 
-// SAFETY: the sample is `Alone`; the pointer is to memory that stays mapped and borrowed until the sample is dropped,
-// whatever thread does it.
+// SAFETY: the pointer is to memory that stays mapped and borrowed until the slot is given back, whatever thread does it.
 unsafe impl<S: Send> Send for Received<S> {}
-// SAFETY: shared access only reads plain fields and the payload; the sample is not reachable through a shared reference.
+// SAFETY: shared access only reads plain fields and the payload.
 unsafe impl<S: Send> Sync for Received<S> {}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,18 +112,21 @@ impl<S: Send + 'static> Receiver<S> {
         let ear = Ear::new(&topic.services.get()?.board, 0..topic.settings().max_subscribers)
             .map_err(|error| topic.failed(format!("a socket to be woken by: {error}")))?
             .ok_or_else(too_many)?;
-        let created = shield(|| topic.services.get().map(|services| services.pub_sub.subscriber_builder().create()));
+        let pub_sub = &topic.services.get()?.pub_sub;
+        let unopened = Unopened::new(node.directory(), pub_sub);
+        let builder = || pub_sub.subscriber_builder().set_degradation_handler(unopened.note());
+        let created = shield(|| builder().create());
         // Before another port of this thread takes them for its own, and whatever came of it.
-        let mut queues = Queues::default();
-        queues.update();
-        let subscriber = created.map_err(|panicked| topic.failed(panicked.0))??.map_err(|error| match error {
+        let mut incoming = Incoming::default();
+        incoming.update();
+        let subscriber = created.map_err(|panicked| topic.failed(panicked.0))?.map_err(|error| match error {
             SubscriberCreateError::ExceedsMaxSupportedSubscribers => too_many(),
             error => topic.failed(format!("subscriber: {error:?}")),
         })?;
         let wake_up = ear.as_fd().as_raw_fd();
         // SAFETY: used under the mutex that it goes into here.
         let subscriber = unsafe { Alone::new(subscriber) };
-        let ports = Ports { subscriber, ear, sleepers: 0, queues, looks: 0, state };
+        let ports = Ports { subscriber, ear, sleepers: 0, incoming, unopened, looks: 0, state };
         let (ports, broken) = (Arc::new(Part::new(Mutex::new(ports), node.directory())), Arc::default());
         let look = (Arc::clone(&ports), Arc::clone(&broken));
         let tended_key = node.tended().add(move || tend(&look.0, &look.1));
@@ -147,10 +150,13 @@ fn tend<S>(ports: &Part<Mutex<Ports<S>>>, broken: &AtomicBool) {
     if broken.load(Ordering::Relaxed) {
         return;
     }
+    if ports.unopened.are_any() {
+        ports.unopened.try_again();
+    }
     if shield(|| ports.subscriber.update_connections()).is_err() {
         broken.store(true, Ordering::Relaxed);
     }
-    ports.queues.update();
+    ports.incoming.update();
 }
 
 impl<S> Drop for Receiver<S> {
@@ -247,41 +253,59 @@ impl<S> Receiving<'_, S> {
         if receiver.broken.load(Ordering::Relaxed) {
             return Err(ReceiveFailure::Broken("the port broke at an earlier call".to_owned()));
         }
-        ports.looks = (ports.looks + 1) % LOOKS_BETWEEN;
-        if ports.looks != 0 {
-            // Opens connections to new publishers; costs one load while there are none.
-            let updated = shield(|| ports.subscriber.update_connections());
-            ports.queues.update();
-            if matches!(updated, Ok(Ok(()))) && !ports.queues.have_data() {
-                return Ok(None);
-            }
-        }
-        let received = shield(|| ports.subscriber.receive());
-        ports.queues.update();
-        let sample = match received {
-            Ok(Ok(Some(sample))) => sample,
-            Ok(Ok(None)) => return Ok(None),
-            Ok(Err(ReceiveError::ExceedsMaxBorrows)) => return Err(ReceiveFailure::TooManyHeld),
-            Ok(Err(error)) => return Err(ReceiveFailure::Broken(format!("{error:?}"))),
+        let content = match shield(|| ports.look()) {
+            Ok(Look::Message(content)) => content,
+            Ok(Look::Nothing) => return Ok(None),
+            Ok(Look::TooManyHeld) => return Err(ReceiveFailure::TooManyHeld),
+            Ok(Look::Unknown) => match ports.receive_by_iceoryx(receiver)? {
+                Some(content) => content,
+                None => return Ok(None),
+            },
             Err(panicked) => {
                 receiver.broken.store(true, Ordering::Relaxed);
                 return Err(ReceiveFailure::Broken(panicked.0));
             }
         };
-        let header = std::ptr::from_ref(&sample.user_header().0);
-        // SAFETY: the pointer comes from a live reference. Volatile, because the writer still maps the bytes: they are
-        // read once, into private memory, and every bit pattern is a `Preamble`.
-        let preamble = unsafe { header.read_volatile() };
-        let publisher = sample.header().publisher_id().value();
-        // The peer writes this number: it counts for nothing until `payload` is told how long a slot really is.
-        let stated = usize::try_from(sample.header().number_of_elements()).unwrap_or(usize::MAX);
-        let payload_len = stated.saturating_mul(size_of::<Block64>());
+        let Content { borrowed, preamble, publisher, payload, payload_len } = content;
         // A length that no memory has must not become a slice, however short its life.
-        let payload =
-            if payload_len > isize::MAX as usize { std::ptr::null() } else { sample.payload().as_ptr().cast::<u8>() };
-        // SAFETY: from here on it is only dropped, in the drop of `Received`, under the lock of this receiver.
-        let sample = Some(unsafe { Alone::new(sample) });
-        Ok(Some(Received { sample, preamble, publisher, payload, payload_len, receiver: Arc::clone(receiver) }))
+        let payload = if payload_len > isize::MAX as usize { std::ptr::null() } else { payload };
+        let receiver = Arc::clone(receiver);
+        Ok(Some(Received { borrowed: Some(borrowed), preamble, publisher, payload, payload_len, receiver }))
+    }
+}
+
+impl<S> Ports<S> {
+    #[inline]
+    fn look(&mut self) -> Look {
+        if self.unopened.are_any() {
+            self.unopened.try_again();
+        }
+        // Opens connections to new publishers; costs one load while there are none.
+        let _ = self.subscriber.update_connections();
+        self.incoming.update();
+        let look = self.incoming.look();
+        if !matches!(look, Look::Nothing) {
+            return look;
+        }
+        self.looks = (self.looks + 1) % LOOKS_BETWEEN;
+        if self.looks == 0 { Look::Unknown } else { look }
+    }
+
+    /// Lets iceoryx2 look: it knows the pool of a new publisher, and lets go of what departed ones have left.
+    #[cold]
+    fn receive_by_iceoryx(&mut self, receiver: &Receiver<S>) -> Result<Option<Content>, ReceiveFailure> {
+        let received = shield(|| self.subscriber.receive());
+        self.incoming.update();
+        match received {
+            Ok(Ok(Some(sample))) => Ok(self.incoming.adopt(sample)),
+            Ok(Ok(None)) => Ok(None),
+            Ok(Err(ReceiveError::ExceedsMaxBorrows)) => Err(ReceiveFailure::TooManyHeld),
+            Ok(Err(error)) => Err(ReceiveFailure::Broken(format!("{error:?}"))),
+            Err(panicked) => {
+                receiver.broken.store(true, Ordering::Relaxed);
+                Err(ReceiveFailure::Broken(panicked.0))
+            }
+        }
     }
 }
 
@@ -297,11 +321,10 @@ impl<S> AsFd for Receiver<S> {
 impl<S> Drop for Received<S> {
     /// Gives the slot back.
     fn drop(&mut self) {
-        let Some(sample) = self.sample.take() else { return };
-        match self.receiver.lock() {
-            Ok(_alone) => drop(sample),
-            // It is the parent's.
-            Err(Forked) => std::mem::forget(sample),
+        let Some(borrowed) = self.borrowed.take() else { return };
+        // In a forked child it is the parent's.
+        if let Ok(Receiving { ports, .. }) = self.receiver.lock() {
+            ports.incoming.give_back(borrowed);
         }
     }
 }

@@ -1,35 +1,39 @@
 use std::any::Any;
 use std::os::unix::fs::MetadataExt;
-use std::ptr::NonNull;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use iceoryx2::port::backpressure_strategy::BackpressureStrategy;
 use iceoryx2::port::publisher::{Publisher, PublisherCreateError};
 use iceoryx2::port::update_connections::UpdateConnections;
-use iceoryx2::port::{BackpressureAction, LoanError, SendError};
 use iceoryx2::prelude::AllocationStrategy;
-use iceoryx2::sample_mut::SampleMut;
 
 use super::alone::Alone;
-use super::connection::Tally;
 use super::growing::{self, Growing};
-use super::handshake::Sides;
 use super::node::Node;
+use super::outgoing::{Links, Tally, WhenFull};
+use super::pool::{Place, Pool, loan};
 use super::service::{Block64, Header, SessionService, pool_file};
 use super::shield::{Panicked, shield};
+use super::slot::Slot;
+use super::slots::Slots;
 use super::tended::Tended;
 use super::topic::{OpenTopic, Overflow, TopicError};
 use super::turn::{Part, Turn};
+use super::unopened::Unopened;
 use super::wake::{Board, Ringer};
-use crate::os::{Forked, populate_write, reserve};
+use crate::layout::MessageLayout;
+use crate::os::{Forked, monotonic_ns, reserve};
 use crate::pool::{MemoryFacts, PoolError, admit};
 use crate::wire::{EncodedLayout, Preamble};
 
 /// How long a publisher that is dropped waits for subscribers that have messages of it in their queue, and have not looked
 /// into it yet.
 pub const DRAIN_ON_DROP: Duration = Duration::from_secs(1);
+
+/// Layouts that are kept for later messages.
+const LAYOUTS: usize = 8;
 
 /// The sending side of a topic: a pool of slots, and the bells of its receivers.
 #[derive(Debug)]
@@ -39,6 +43,7 @@ pub(crate) struct Sender {
     pub(super) tended: Arc<Tended>,
     tended_key: u64,
     topic: String,
+    overflow: Overflow,
     slots: usize,
     blocks: usize,
     /// How the slots grow, unless all of them have all their memory from the beginning.
@@ -56,19 +61,25 @@ struct Counters {
     unheard: AtomicU64,
     failed: AtomicU64,
     /// Receivers that did not get a message because their queue was full.
-    refused: Arc<AtomicU64>,
+    refused: AtomicU64,
 }
 
+/// Dropped in the order of its fields: the slots before the port that they come from.
 #[derive(Debug)]
 pub(super) struct Ports {
+    pool: Pool,
+    slots: Slots,
+    pub(super) links: Links,
     pub(super) publisher: Alone<Publisher<SessionService, [Block64], Header>>,
-    pub(super) board: Arc<Board>,
-    pub(super) ringer: Arc<Ringer>,
-    pub(super) sides: Alone<Sides>,
+    unopened: Unopened,
+    board: Arc<Board>,
+    ringer: Arc<Ringer>,
     /// Number of the next message: under the same lock as sending, so that numbers arrive in order.
     next_sequence: u64,
-    /// The layout of the last loan: most publishers send the same one again and again.
-    last_layout: Option<Arc<EncodedLayout>>,
+    /// Layouts of earlier messages, the latest last: most publishers send the same one again and again. A loan takes its layout
+    /// out, and gives it back when it ends.
+    #[expect(clippy::vec_box, reason = "moved from loan to list and back as they are")]
+    layouts: Vec<Box<EncodedLayout>>,
 }
 
 /// A sender while no other thread uses it.
@@ -76,21 +87,6 @@ pub(crate) struct Sending<'a> {
     ports: MutexGuard<'a, Ports>,
     sender: &'a Arc<Sender>,
 }
-
-/// A slot of the pool that nobody else sees yet.
-pub(crate) struct Slot {
-    /// `None` once it is sent.
-    sample: Option<Alone<SampleMut<SessionService, [Block64], Header>>>,
-    /// The slot's bytes: the sample may only be asked under the lock.
-    bytes: NonNull<[u8]>,
-    /// How many of them have memory.
-    committed: usize,
-    sender: Arc<Sender>,
-}
-
-// SAFETY: the sample is `Alone`; the bytes are its own, in memory that stays mapped as long as it lives, whatever thread
-// has it.
-unsafe impl Send for Slot {}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LoanFailure {
@@ -143,18 +139,44 @@ impl Sender {
         let needed = if grows { growing::bytes_at_first(slots, ahead) } else { needed };
         let facts = MemoryFacts::gather(node.directory()).map_err(|reason| PoolError::Prepare { needed, reason })?;
         admit(needed, &facts)?;
-        let counters = Counters::default();
         let turn = Turn::take(node.directory()).map_err(|error| topic.failed(error))?;
         node.admit_to_quota(needed)?;
-        let publisher = create_publisher(topic, slots, blocks, counters.refused.clone())?;
-        let mut sides = Sides::default();
-        sides.update();
+        let unopened = Unopened::new(node.directory(), &topic.services.get()?.pub_sub);
+        let publisher = create_publisher(topic, slots, blocks, &unopened)?;
+        let prepare = |reason| PoolError::Prepare { needed, reason };
+        let file = pool_file(node.directory(), publisher.id().value()).map_err(prepare)?;
+        let growing = OnceLock::new();
+        if grows {
+            growing::reserve_before_slots(&file, slots).map_err(prepare)?;
+        } else {
+            reserve_all(&file, node)?;
+        }
+        let damaged = |reason| topic.failed(reason);
+        let first = shield(|| loan(&publisher, blocks)).map_err(|panicked| damaged(panicked.0))?.map_err(damaged)?;
+        if grows {
+            let address = first.payload().as_ptr().addr();
+            let made = Growing::new(file, address, blocks * size_of::<Block64>(), slots, ahead).map_err(prepare)?;
+            let _ = growing.set(made);
+        }
+        let pool = shield(|| Pool::new(&publisher, first, slots)).map_err(|panicked| damaged(panicked.0))?;
+        let pool = pool.map_err(damaged)?;
+        let mut links = Links::new(pool.stride());
+        let mut accounts = Slots::new(slots, topic.settings().history);
+        links.update(&mut accounts);
         // SAFETY: used under the mutex that it goes into here.
         let publisher = unsafe { Alone::new(publisher) };
-        // SAFETY: as for the publisher, whose connections they are.
-        let sides = unsafe { Alone::new(sides) };
         let (board, ringer) = (topic.services.get()?.board.clone(), node.ringer().clone());
-        let ports = Ports { publisher, board, ringer, sides, next_sequence: 0, last_layout: None };
+        let ports = Ports {
+            pool,
+            slots: accounts,
+            links,
+            publisher,
+            unopened,
+            board,
+            ringer,
+            next_sequence: 0,
+            layouts: Vec::new(),
+        };
         let (ports, broken) = (Arc::new(Part::new(Mutex::new(ports), node.directory())), Arc::default());
         let look = (Arc::clone(&ports), Arc::clone(&broken));
         let tended_key = node.tended().add(move || tend(&look.0, &look.1));
@@ -163,18 +185,14 @@ impl Sender {
             tended: node.tended().clone(),
             tended_key,
             topic: topic.name().to_owned(),
+            overflow: topic.settings().overflow,
             slots,
             blocks,
-            growing: OnceLock::new(),
-            counters,
+            growing,
+            counters: Counters::default(),
             broken,
             _home: home,
         });
-        if grows {
-            sender.reserve_ahead(node, ahead)?;
-        } else {
-            sender.reserve(node)?;
-        }
         drop(turn);
         sender.populate()?;
         // Subscribers that sleep wake up and open their side of the connection.
@@ -182,70 +200,40 @@ impl Sender {
         Ok(sender)
     }
 
-    /// Makes the file system promise the whole pool, or gives an error.
-    fn reserve(self: &Arc<Self>, node: &Node) -> Result<(), TopicError> {
-        let id = self.lock()?.ports.publisher.id().value();
-        let prepare = |reason| self.not_prepared(reason);
-        let file = pool_file(node.directory(), id).map_err(prepare)?;
-        let found = std::fs::metadata(&file).map_err(prepare)?;
-        let needed = found.len();
-        admit(needed, &MemoryFacts::gather(node.directory()).map_err(prepare)?)?;
-        node.admit_to_quota(needed.saturating_sub(found.blocks() * 512))?;
-        Ok(reserve(&file).map_err(prepare)?)
-    }
-
-    /// As `reserve`, for what comes before the slots and for the first `ahead` bytes of each.
-    fn reserve_ahead(self: &Arc<Self>, node: &Node, ahead: usize) -> Result<(), TopicError> {
-        let prepare = |reason| self.not_prepared(reason);
-        let id = self.lock()?.ports.publisher.id().value();
-        let file = pool_file(node.directory(), id).map_err(prepare)?;
-        growing::reserve_before_slots(&file, self.slots).map_err(prepare)?;
-        let first = self.loan_to_prepare()?;
-        let growing = Growing::new(file, first.address(), self.slot_bytes(), self.slots, ahead).map_err(prepare)?;
-        // Made here only, once.
-        let _ = self.growing.set(growing);
-        Ok(())
-    }
-
-    fn loan_to_prepare(self: &Arc<Self>) -> Result<Slot, TopicError> {
-        let loaned = self.lock()?.loan();
-        Ok(loaned.map_err(|failure| self.not_prepared(std::io::Error::other(format!("{failure:?}"))))?)
-    }
-
     /// Puts pages behind what every slot has memory for, so that its first use is as fast as any other.
     fn populate(self: &Arc<Self>) -> Result<(), TopicError> {
-        let prepare = |reason| self.not_prepared(reason);
-        // Every slot at once, so that each is a different one; all go back when the list is dropped.
-        let mut all = Vec::with_capacity(self.slots);
-        for _ in 0..self.slots {
-            let mut slot = self.loan_to_prepare()?;
-            populate_write(slot.bytes_mut()?).map_err(prepare)?;
-            all.push(slot);
+        let Sending { mut ports, .. } = self.lock()?;
+        for slot in 0..self.slots {
+            let committed = self.committed(ports.pool.place(slot)).unwrap_or(0);
+            ports.pool.populate(slot, committed).map_err(|reason| self.not_prepared(reason))?;
         }
         Ok(())
+    }
+
+    /// How many bytes of a slot have memory. `None` if there is no slot.
+    #[inline]
+    fn committed(&self, place: Place) -> Option<usize> {
+        match self.growing.get() {
+            None => Some(place.bytes.len()),
+            Some(growing) => growing.committed(place.address()),
+        }
     }
 
     /// Gives back the memory that free slots got when they grew. Returns how many bytes it was.
     pub(crate) fn release_unused(self: &Arc<Self>) -> Result<u64, LoanFailure> {
         let Some(growing) = self.growing.get() else { return Ok(0) };
         // Under one lock: no other thread finds that no slot is free.
-        let mut sending = self.lock()?;
+        let Sending { mut ports, .. } = self.lock()?;
+        self.check().map_err(LoanFailure::Broken)?;
         let mut free = Vec::new();
-        let all = loop {
-            match sending.loan() {
-                Ok(slot) => free.push(slot),
-                Err(LoanFailure::NoFreeSlot) => break Ok(()),
-                Err(failure) => break Err(failure),
-            }
-        };
-        let released = growing.release(free.iter().map(Slot::address));
-        // The last one first, so that the slots come in the same order again.
-        for mut slot in free.into_iter().rev() {
-            // Its own drop would wait for the lock.
-            drop(slot.sample.take());
+        while let Some(slot) = ports.take_slot() {
+            free.push(slot);
         }
-        drop(sending);
-        all?;
+        let released = growing.release(free.iter().map(|&slot| ports.pool.place(slot).address()));
+        // The last one first, so that the slots come in the same order again.
+        for slot in free.into_iter().rev() {
+            ports.slots.give_back(slot);
+        }
         released.map_err(|error| LoanFailure::Broken(format!("memory could not be given back: {error}")))
     }
 
@@ -299,6 +287,16 @@ impl Sender {
         if self.broken.load(Ordering::Relaxed) { Err("the port broke at an earlier call".to_owned()) } else { Ok(()) }
     }
 
+    /// Whether this process made it, or its parent did.
+    #[inline]
+    pub(super) fn check_ours(&self) -> Result<(), Forked> {
+        self.ports.get().map(drop)
+    }
+
+    pub(super) fn growing(&self) -> Option<&Growing> {
+        self.growing.get()
+    }
+
     #[cold]
     pub(super) fn give_up(&self, panicked: Panicked) -> String {
         self.broken.store(true, Ordering::Relaxed);
@@ -307,9 +305,20 @@ impl Sender {
 }
 
 impl Sending<'_> {
-    /// The layout of the last loan.
-    pub(crate) fn last_layout(&mut self) -> &mut Option<Arc<EncodedLayout>> {
-        &mut self.ports.last_layout
+    /// The layout of an earlier message, if one of them is what is asked for.
+    #[inline]
+    pub(crate) fn take_layout(&mut self, is_it: impl Fn(&MessageLayout) -> bool) -> Option<Box<EncodedLayout>> {
+        let index = self.ports.layouts.iter().rposition(|known| is_it(known.layout()))?;
+        Some(self.ports.layouts.swap_remove(index))
+    }
+
+    /// Keeps a layout for later messages.
+    #[inline]
+    pub(crate) fn keep_layout(&mut self, layout: Box<EncodedLayout>) {
+        if self.ports.layouts.len() == LAYOUTS {
+            self.ports.layouts.remove(0);
+        }
+        self.ports.layouts.push(layout);
     }
 
     /// Wakes the receivers that sleep.
@@ -322,113 +331,97 @@ impl Sending<'_> {
     pub(crate) fn loan(&mut self) -> Result<Slot, LoanFailure> {
         let Self { ports, sender } = self;
         sender.check().map_err(LoanFailure::Broken)?;
-        let sample = match shield(|| ports.publisher.loan_slice_uninit(sender.blocks)) {
-            Ok(Ok(sample)) => sample,
-            Ok(Err(LoanError::OutOfMemory | LoanError::ExceedsMaxLoans)) => return Err(LoanFailure::NoFreeSlot),
-            Ok(Err(error)) => return Err(LoanFailure::Broken(format!("{error:?}"))),
+        let number = match shield(|| ports.take_slot()) {
+            Ok(Some(number)) => number,
+            Ok(None) => return Err(LoanFailure::NoFreeSlot),
             Err(panicked) => return Err(LoanFailure::Broken(sender.give_up(panicked))),
         };
-        // SAFETY: a slot is mapped file memory, which the kernel hands out zeroed: its bytes are initialised, and every
-        // bit pattern is a `Block64`.
-        let mut sample = unsafe { sample.assume_init() };
-        let bytes = NonNull::from_mut(bytemuck::cast_slice_mut(sample.payload_mut()));
-        // SAFETY: the sample is used in `send`, in `release_unused` and in the drop of the slot only, all under the lock of its sender.
-        let sample = unsafe { Alone::new(sample) };
-        let committed = match sender.growing.get() {
-            None => bytes.len(),
-            Some(growing) => match growing.committed(bytes.addr().get()) {
-                Some(committed) => committed,
-                None => return Err(LoanFailure::Broken("a slot does not lie where slots lie".to_owned())),
-            },
+        let place = ports.pool.place(number);
+        let Some(committed) = sender.committed(place) else {
+            ports.slots.give_back(number);
+            return Err(LoanFailure::Broken("a slot does not lie where slots lie".to_owned()));
         };
-        Ok(Slot { sample: Some(sample), bytes, committed, sender: Arc::clone(sender) })
+        Ok(Slot::new(number, place, committed, Arc::clone(sender)))
+    }
+
+    /// Gives a slot back that was not sent.
+    pub(super) fn give_back(&mut self, slot: usize) {
+        self.ports.slots.give_back(slot);
+    }
+
+    /// Sends a slot that is on loan, which ends the loan. Returns how many subscribers have it in their queue now.
+    #[inline]
+    pub(super) fn send(&mut self, slot: usize, mut preamble: Preamble) -> Result<usize, SendFailure> {
+        let Self { ports, sender } = self;
+        if let Err(reason) = sender.check() {
+            ports.slots.give_back(slot);
+            return Err(SendFailure::Broken(reason));
+        }
+        preamble.sequence = ports.next_sequence;
+        ports.next_sequence += 1;
+        preamble.publish_time_ns = monotonic_ns();
+        ports.pool.write_preamble(slot, preamble);
+        let when_full = match sender.overflow {
+            Overflow::Block(bound) => WhenFull::WaitFor(bound),
+            _ => WhenFull::GiveUp,
+        };
+        let Tally { delivered, missed } = match shield(|| ports.deliver(slot, when_full)) {
+            Ok(tally) => tally,
+            Err(panicked) => return Err(SendFailure::Broken(sender.give_up(panicked))),
+        };
+        let counters = &sender.counters;
+        if missed > 0 {
+            add(&counters.refused, missed as u64);
+            if matches!(sender.overflow, Overflow::Block(_) | Overflow::Error) {
+                increment(&counters.failed);
+                return Err(SendFailure::Undelivered { delivered, missed });
+            }
+        }
+        increment(&counters.published);
+        if delivered == 0 {
+            increment(&counters.unheard);
+        }
+        Ok(delivered)
     }
 }
 
-impl Slot {
-    fn address(&self) -> usize {
-        self.bytes.addr().get()
+impl Ports {
+    /// Lets go of connections to subscribers that are gone, and brings those that are new their history.
+    #[inline]
+    pub(super) fn look_at_connections(&mut self) {
+        if self.unopened.are_any() {
+            self.unopened.try_again();
+        }
+        let _ = self.publisher.update_connections();
+        if self.links.update(&mut self.slots) {
+            self.board.ring(&self.ringer);
+        }
     }
 
-    /// Sees to it that at least the first `wanted` bytes can be used, or as many as the slot has.
     #[inline]
-    pub(crate) fn ensure(&mut self, node: &Node, wanted: usize) -> Result<(), PoolError> {
-        if wanted.min(self.bytes.len()) <= self.committed {
-            Ok(())
-        } else {
-            self.grow(node, wanted.min(self.bytes.len()))
-        }
+    fn take_slot(&mut self) -> Option<usize> {
+        self.slots.take().or_else(|| self.take_returned_slot())
     }
 
     #[cold]
-    fn grow(&mut self, node: &Node, wanted: usize) -> Result<(), PoolError> {
-        let Some(growing) = self.sender.growing.get() else { return Ok(()) };
-        let committed = self.committed;
-        let mut bytes = self.bytes;
-        growing.grow(node, self.address(), wanted, || {
-            // SAFETY: the bytes are those of the sample, which lives as long as `self`, which is borrowed exclusively.
-            let bytes = unsafe { bytes.as_mut() };
-            populate_write(&mut bytes[committed..wanted])
-        })?;
-        self.committed = wanted;
-        Ok(())
-    }
-
-    /// The slot's bytes that have memory. What an earlier message left there may still be in them.
-    #[inline]
-    pub(crate) fn bytes(&self) -> Result<&[u8], Forked> {
-        self.sender.ports.get()?;
-        // SAFETY: the bytes are those of the sample, which lives as long as `self`; they are initialised, and only
-        // reached through `self`, which is borrowed.
-        let bytes = unsafe { self.bytes.as_ref() };
-        Ok(&bytes[..self.committed])
+    fn take_returned_slot(&mut self) -> Option<usize> {
+        self.links.reclaim(&mut self.slots);
+        self.slots.take().or_else(|| {
+            // What dead subscribers held comes back with their connections, which else only a message lets go.
+            self.look_at_connections();
+            self.slots.take()
+        })
     }
 
     #[inline]
-    pub(crate) fn bytes_mut(&mut self) -> Result<&mut [u8], Forked> {
-        self.sender.ports.get()?;
-        // SAFETY: as for `bytes`, and `self` is borrowed exclusively.
-        let bytes = unsafe { self.bytes.as_mut() };
-        Ok(&mut bytes[..self.committed])
-    }
-}
-
-impl Slot {
-    pub(crate) fn sender(&self) -> &Arc<Sender> {
-        &self.sender
-    }
-
-    /// Gives the message its number and hands the slot to every subscriber. Returns how many have it in their queue now.
-    ///
-    /// Once: afterwards the slot is not ours any more.
-    #[inline]
-    pub(crate) fn send(&mut self, preamble: impl FnOnce(u64) -> Preamble) -> Result<usize, SendFailure> {
-        let Self { sample, sender, .. } = self;
-        let Sending { mut ports, .. } = sender.lock()?;
-        sender.check().map_err(SendFailure::Broken)?;
-        let Some(mut sample) = sample.take().map(Alone::into_inner) else { return Err(SendFailure::Forked) };
-        sample.user_header_mut().0 = preamble(ports.next_sequence);
-        ports.next_sequence += 1;
-        Tally::reset();
-        let sent = match shield(|| sample.send()) {
-            Ok(Ok(receivers)) => Ok(receivers),
-            Ok(Err(SendError::UnableToDeliver)) => {
-                let Tally { delivered, missed, .. } = Tally::of_last_message();
-                Err(SendFailure::Undelivered { delivered, missed })
-            }
-            Ok(Err(error)) => Err(SendFailure::Broken(format!("{error:?}"))),
-            Err(panicked) => Err(SendFailure::Broken(sender.give_up(panicked))),
-        };
-        ports.sides.update();
-        if sent != Ok(0) {
-            ports.board.ring(&ports.ringer);
-        }
-        let counters = &sender.counters;
-        increment(if sent.is_ok() { &counters.published } else { &counters.failed });
-        if sent == Ok(0) {
-            increment(&counters.unheard);
-        }
-        sent
+    fn deliver(&mut self, slot: usize, when_full: WhenFull) -> Tally {
+        self.look_at_connections();
+        self.links.reclaim(&mut self.slots);
+        let tally = self.links.send(slot, when_full, &mut self.slots);
+        self.board.ring(&self.ringer);
+        self.slots.remember(slot);
+        self.slots.give_back(slot);
+        tally
     }
 }
 
@@ -436,15 +429,17 @@ impl Slot {
 fn tend(ports: &Part<Mutex<Ports>>, broken: &AtomicBool) {
     let Ok(ports) = ports.get() else { return };
     let Ok(mut ports) = ports.try_lock() else { return };
-    if broken.load(Ordering::Relaxed) {
-        return;
+    if !broken.load(Ordering::Relaxed) {
+        look_at_connections(&mut ports, broken);
     }
-    let updated = shield(|| ports.publisher.update_connections());
+}
+
+/// Lets go of connections to subscribers that are gone, and brings those that are new their history.
+#[cold]
+fn look_at_connections(ports: &mut Ports, broken: &AtomicBool) {
+    let updated = shield(|| ports.look_at_connections());
     if updated.is_err() {
         broken.store(true, Ordering::Relaxed);
-    }
-    if ports.sides.update() {
-        ports.board.ring(&ports.ringer);
     }
 }
 
@@ -465,38 +460,31 @@ impl Drop for Sender {
 }
 
 /// Under the lock of the ports: nobody else adds meanwhile.
-fn increment(counter: &AtomicU64) {
-    counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+fn add(counter: &AtomicU64, number: u64) {
+    counter.store(counter.load(Ordering::Relaxed) + number, Ordering::Relaxed);
 }
 
-impl Drop for Slot {
-    /// Gives the slot back if it was not sent.
-    fn drop(&mut self) {
-        let Some(sample) = self.sample.take() else { return };
-        match self.sender.lock() {
-            Ok(_alone) => drop(sample),
-            // It is the parent's.
-            Err(Forked) => std::mem::forget(sample),
-        }
-    }
+fn increment(counter: &AtomicU64) {
+    add(counter, 1);
+}
+
+/// In a turn. Makes the file system promise the whole pool, or gives an error.
+fn reserve_all(file: &Path, node: &Node) -> Result<(), TopicError> {
+    let found = std::fs::metadata(file);
+    let needed = found.as_ref().map_or(0, std::fs::Metadata::len);
+    let prepare = |reason| PoolError::Prepare { needed, reason };
+    let found = found.map_err(prepare)?;
+    admit(needed, &MemoryFacts::gather(node.directory()).map_err(prepare)?)?;
+    node.admit_to_quota(needed.saturating_sub(found.blocks() * 512))?;
+    Ok(reserve(file).map_err(prepare)?)
 }
 
 fn create_publisher(
     topic: &OpenTopic,
     slots: usize,
     blocks: usize,
-    refused: Arc<AtomicU64>,
+    unopened: &Unopened,
 ) -> Result<Publisher<SessionService, [Block64], Header>, TopicError> {
-    let overflow = topic.settings().overflow;
-    let on_full = move |info: &iceoryx2::port::BackpressureInfo| {
-        let action = match overflow {
-            Overflow::DropOldest | Overflow::DropNewest => BackpressureAction::DiscardData,
-            Overflow::Block(bound) if info.elapsed_time < bound => return BackpressureAction::Retry,
-            Overflow::Block(_) | Overflow::Error => BackpressureAction::DiscardDataAndFail,
-        };
-        refused.fetch_add(1, Ordering::Relaxed);
-        action
-    };
     let created = shield(|| {
         topic.services.get().map(|services| {
             services
@@ -506,11 +494,7 @@ fn create_publisher(
                 .allocation_strategy(AllocationStrategy::Static)
                 .max_loaned_samples(slots)
                 .override_sample_preallocation(move |_| slots)
-                .backpressure_strategy(match overflow {
-                    Overflow::Block(_) => BackpressureStrategy::RetryUntilDelivered,
-                    _ => BackpressureStrategy::DiscardData,
-                })
-                .set_backpressure_handler(on_full)
+                .set_degradation_handler(unopened.note())
                 .create()
         })
     })

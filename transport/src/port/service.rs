@@ -26,7 +26,7 @@ use iceoryx2_cal::{
     shared_memory, static_storage,
 };
 
-use super::connection::PatientConnection;
+use super::connection::SharedConnection;
 use super::shield::shield;
 use crate::pool::POOL_SUFFIX;
 use crate::wire::Preamble;
@@ -53,7 +53,7 @@ impl Service for SessionService {
     type SharedMemory = shared_memory::file::Memory<PoolAllocator>;
     type ResizableSharedMemory =
         resizable_shared_memory::dynamic::DynamicMemory<PoolAllocator, shared_memory::file::Memory<PoolAllocator>>;
-    type Connection = PatientConnection;
+    type Connection = SharedConnection;
     /// iceoryx2 wants a type; nothing makes an event service (`wake.rs`).
     type Event = GenericUnixDatagramSocketTrigger<
         RelocatableCountingBitSet,
@@ -83,7 +83,7 @@ unsafe impl ZeroCopySend for Block64 {
     }
 }
 
-/// The preamble as iceoryx2's user header: it lies between iceoryx2's header and the payload, zeroed at each loan.
+/// The preamble as iceoryx2's user header: it lies between iceoryx2's header and the payload.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(transparent)]
 pub(crate) struct Header(pub(crate) Preamble);

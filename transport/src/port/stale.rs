@@ -11,7 +11,7 @@ use crate::pool::POOL_SUFFIX;
 /// Ending of the file of a connection, which is named after both its ports.
 const CONNECTION_SUFFIX: &str = ".connection";
 /// Ending of the file by which a node keeps track of a port, and which is made before the port's files.
-const TAG_SUFFIX: &str = ".port_tag";
+pub(super) const TAG_SUFFIX: &str = ".port_tag";
 /// Bit of a connection's mode that it gets when it is made.
 const READABLE: u32 = 0o400;
 

@@ -7,9 +7,10 @@ use iceoryx2::prelude::CallbackProgression;
 use iceoryx2::service::attribute::{AttributeKey, AttributeSet, AttributeSpecifier, AttributeValue};
 use iceoryx2::service::builder::publish_subscribe::PublishSubscribeOpenError;
 use iceoryx2::service::port_factory::{PortFactory as _, publish_subscribe};
+use iceoryx2::service::static_config::messaging_pattern::MessagingPattern;
 
 use super::ghosts::remove_ghosts;
-use super::node::{Node, clean};
+use super::node::{Node, clean, services};
 use super::service::{Block64, Header, SessionService};
 use super::shield::shield;
 use super::turn::{Part, Turn};
@@ -278,16 +279,16 @@ impl OpenTopic {
         node.get()?;
         // Places and names that the dead still have are free again.
         clean(node.directory());
+        // Before the table: whoever waits for their turn keeps no other thread from waiting for theirs.
+        let _turn = Turn::take(node.directory()).map_err(|error| failed(name, error))?;
         let mut open = node.topics().lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(topic) = open.get(name).and_then(Weak::upgrade) {
             wishes.verify(name, &topic.settings)?;
-            let _turn = Turn::take(node.directory()).map_err(|error| failed(name, error))?;
             remove_ghosts(node.directory(), node.get()?.config(), &topic.services.get()?.pub_sub);
             return Ok(topic);
         }
         let facts = MemoryFacts::gather(node.directory()).map_err(|error| failed(name, error))?;
         admit(ROOM_FOR_FILES, &facts)?;
-        let _turn = Turn::take(node.directory()).map_err(|error| failed(name, error))?;
         let (pub_sub, is_new) = open_or_create_pub_sub(node, name, &settings)?;
         if !is_new {
             remove_ghosts(node.directory(), node.get()?.config(), &pub_sub);
@@ -340,10 +341,10 @@ impl TopicFacts {
 
     /// Names of the topics that exist in the session.
     pub(crate) fn names(node: &Node) -> Result<Vec<String>, super::NodeError> {
-        let mut names: Vec<_> = node
-            .service_names()?
+        let is_topic = |pattern: &MessagingPattern| matches!(pattern, MessagingPattern::PublishSubscribe(_));
+        let mut names: Vec<_> = services(node.get()?.config(), is_topic)?
             .iter()
-            .filter_map(|service| service.strip_prefix(SERVICE_PREFIX).map(str::to_owned))
+            .filter_map(|service| service.as_str().strip_prefix(SERVICE_PREFIX).map(str::to_owned))
             .collect();
         names.sort();
         Ok(names)

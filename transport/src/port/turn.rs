@@ -213,6 +213,17 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_too_long_for_a_turn_is_told_whose_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let _turn = Turn::take(directory.path()).unwrap();
+        let bound = Duration::from_millis(5);
+        let other = std::thread::scope(|scope| {
+            scope.spawn(|| Turn::take_within(directory.path(), bound).unwrap_err().to_string()).join().unwrap()
+        });
+        assert!(other.contains(&format!("process {} is in the middle", std::process::id())), "{other}");
+    }
+
+    #[test]
     fn who_dies_in_a_turn_is_noticed_by_the_next() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(directory.path().join("nodes/17")).unwrap();

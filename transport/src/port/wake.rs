@@ -24,6 +24,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -31,10 +32,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, connect, recv, sendto,
-    socket_with,
-};
+use rustix::net::{RecvFlags, SendFlags, SocketAddrUnix, bind, connect, recv, sendto};
 
 use super::service;
 use crate::os::{Mapping, reserve};
@@ -217,7 +215,7 @@ impl Ringer {
     #[cold]
     fn send(&self, folder: &Path, socket: u64) {
         if let Ok(address) = SocketAddrUnix::new(socket_path(folder, socket)) {
-            let _ = sendto(&self.socket, &[1], SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &address);
+            let _ = sendto(&self.socket, &[1], SendFlags::DONTWAIT, &address);
         }
     }
 }
@@ -230,7 +228,7 @@ pub(super) fn wake_all(directory: &Path) {
     };
     for path in sockets(directory) {
         if let Ok(address) = SocketAddrUnix::new(path) {
-            let _ = sendto(&ringer.socket, &[1], SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &address);
+            let _ = sendto(&ringer.socket, &[1], SendFlags::DONTWAIT, &address);
         }
     }
 }
@@ -290,7 +288,9 @@ fn socket_path(folder: &Path, number: u64) -> PathBuf {
 }
 
 fn new_socket() -> io::Result<OwnedFd> {
-    Ok(socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?)
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
 }
 
 fn bind_somewhere(folder: &Path, socket: &OwnedFd) -> io::Result<(u64, PathBuf)> {

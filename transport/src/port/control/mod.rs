@@ -12,3 +12,4 @@ pub(crate) use client::ClientPort;
 pub use error::{CallError, ReplyError, RequestError, ServiceError};
 pub(crate) use server::{Asked, ServerPort};
 pub use service::MAX_CONTROL_CLIENTS;
+pub(super) use service::ports_of;

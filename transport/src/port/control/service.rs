@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use iceoryx2::identifiers::UniqueNodeId;
-use iceoryx2::node::NodeState;
+use iceoryx2::node::{Node as IoxNode, NodeState};
 use iceoryx2::prelude::CallbackProgression;
 use iceoryx2::service::attribute::{AttributeKey, AttributeSpecifier, AttributeValue};
 use iceoryx2::service::builder::request_response::RequestResponseOpenError;
 use iceoryx2::service::port_factory::{PortFactory as _, request_response};
+use iceoryx2::service::service_hash::ServiceHash;
 use iceoryx2::service::service_name::ServiceName;
 use iceoryx2_bb_elementary_traits::zero_copy_send::ZeroCopySend;
 
-use super::super::connection::without_looking;
+use super::super::connection::left_to_iceoryx;
 use super::super::node::{Node, NodeError};
 use super::super::service::{SessionService, pool_file};
 use super::super::shield::{Panicked, shield};
@@ -211,9 +212,32 @@ impl OpenService {
     }
 }
 
+fn open_calls(node: &IoxNode<SessionService>, service: &ServiceName) -> Result<Calls, RequestResponseOpenError> {
+    let builder = node.service_builder(service).request_response::<Body, Body>();
+    builder.request_user_header::<Envelope>().response_user_header::<Envelope>().open()
+}
+
+/// The ports that are registered in a service, alive or not, with their nodes.
+pub(in crate::port) fn ports_of(
+    node: &IoxNode<SessionService>,
+    service: &ServiceName,
+) -> Result<(ServiceHash, Vec<(u128, UniqueNodeId)>), RequestResponseOpenError> {
+    let calls = open_calls(node, service)?;
+    let mut ports = Vec::new();
+    calls.dynamic_config().list_servers(|server| {
+        ports.push((server.server_id.value(), server.node_id));
+        CallbackProgression::Continue
+    });
+    calls.dynamic_config().list_clients(|client| {
+        ports.push((client.client_id.value(), client.node_id));
+        CallbackProgression::Continue
+    });
+    Ok((*calls.service_hash(), ports))
+}
+
 /// A call into iceoryx2 by a port of a control service, which may panic or open connections.
 pub(super) fn ask<T>(call: impl FnOnce() -> T) -> Result<T, Panicked> {
-    without_looking(|| shield(call))
+    left_to_iceoryx(|| shield(call))
 }
 
 /// Whether there is memory for so many messages.
@@ -235,7 +259,8 @@ fn open_or_create_calls(node: &Node, name: &str, service: &ServiceName) -> Resul
         let builder = node.get()?.service_builder(service).request_response::<Body, Body>();
         Ok::<_, Forked>(builder.request_user_header::<Envelope>().response_user_header::<Envelope>())
     };
-    let opened = shield(|| Ok::<_, Forked>(builder()?.open())).map_err(|panicked| failed(name, panicked.0))??;
+    let opened =
+        shield(|| Ok::<_, Forked>(open_calls(node.get()?, service))).map_err(|panicked| failed(name, panicked.0))??;
     match opened {
         Ok(service) => return Ok((service, false)),
         Err(RequestResponseOpenError::DoesNotExist) => {}

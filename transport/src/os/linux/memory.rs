@@ -7,10 +7,7 @@ use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 use rustix::mm::Advice;
 
-/// Bytes of a memory page.
-pub(crate) fn page_size() -> usize {
-    rustix::param::page_size()
-}
+use crate::os::{page_size, touch_pages};
 
 /// Makes the file system promise the file's whole length now: `ENOSPC` here instead of SIGBUS at some later write.
 ///
@@ -70,10 +67,6 @@ pub(crate) fn populate_write(bytes: &mut [u8]) -> io::Result<()> {
             Err(errno) => return Err(errno.into()),
         }
     }
-    for byte in bytes.iter_mut().step_by(page) {
-        let byte = std::ptr::from_mut(byte);
-        // SAFETY: the pointer comes from a live reference; volatile keeps the compiler from dropping the write.
-        unsafe { byte.write_volatile(0) };
-    }
+    touch_pages(bytes);
     Ok(())
 }

@@ -1,0 +1,64 @@
+//! The Python package `tensorbus`: the same bus, no copies.
+//!
+//! `bus`, `publisher` and `subscriber` are the ports; `loan`, `message_mut` and `tensor_mut` are what is written, `message` and
+//! `tensor` what is read.
+//! How tensors leave for other libraries is in `buffer` (buffer protocol), `capsule` (DLPack) and `frameworks`; how they
+//! come in is in `source`.
+
+mod buffer;
+mod bus;
+mod capsule;
+mod command;
+mod dtype;
+mod error;
+mod frameworks;
+mod held_buffer;
+mod loan;
+mod message;
+mod message_mut;
+mod metadata;
+mod options;
+mod outside;
+mod publisher;
+mod source;
+mod subscriber;
+mod tensor;
+mod tensor_mut;
+mod wait;
+
+use pyo3::prelude::*;
+
+/// The part of `tensorbus` that is written in Rust.
+#[pymodule]
+mod _core {
+    use super::*;
+
+    #[pymodule_export]
+    use crate::bus::{Bus, TopicInfo};
+    #[pymodule_export]
+    use crate::command::command;
+    #[pymodule_export]
+    use crate::dtype::Dtype;
+    #[pymodule_export]
+    use crate::message::Message;
+    #[pymodule_export]
+    use crate::message_mut::MessageMut;
+    #[pymodule_export]
+    use crate::publisher::{Publisher, PublisherStats};
+    #[pymodule_export]
+    use crate::subscriber::{Subscriber, SubscriberStats};
+    #[pymodule_export]
+    use crate::tensor::Tensor;
+    #[pymodule_export]
+    use crate::tensor_mut::TensorMut;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        // What behaves like a mapping is known as one.
+        let mapping = module.py().import("collections.abc")?.getattr("Mapping")?;
+        mapping.call_method1("register", (module.py().get_type::<Message>(),))?;
+        mapping.call_method1("register", (module.py().get_type::<MessageMut>(),))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,128 @@
+//! Who has the slots of a publisher's pool. Pure.
+
+use std::collections::VecDeque;
+
+/// The slots of a pool, by number.
+#[derive(Debug)]
+pub(super) struct Slots {
+    /// How many have each slot: who loaned it, the history, and each queue or subscriber that it was delivered to.
+    holders: Vec<u32>,
+    /// The one that came back last is taken first: its bytes may still lie in a cache.
+    free: Vec<usize>,
+    /// The last messages, the oldest first.
+    history: VecDeque<usize>,
+    /// How many of them are kept.
+    kept: usize,
+}
+
+impl Slots {
+    /// All slots free, to be taken in the order of their numbers.
+    pub(super) fn new(slots: usize, kept: usize) -> Self {
+        Self { holders: vec![0; slots], free: (0..slots).rev().collect(), history: VecDeque::with_capacity(kept), kept }
+    }
+
+    /// A free slot, which the caller has now.
+    #[inline]
+    pub(super) fn take(&mut self) -> Option<usize> {
+        let slot = self.free.pop()?;
+        self.holders[slot] = 1;
+        Some(slot)
+    }
+
+    /// One more has a slot that the caller has.
+    #[inline]
+    pub(super) fn share(&mut self, slot: usize) {
+        self.holders[slot] += 1;
+    }
+
+    /// One of those that have the slot gives it back. `false` if nobody has it: a peer returned what it was not given.
+    #[inline]
+    pub(super) fn give_back(&mut self, slot: usize) -> bool {
+        match self.holders.get_mut(slot) {
+            None | Some(0) => return false,
+            Some(holders) => *holders -= 1,
+        }
+        if self.holders[slot] == 0 {
+            self.free.push(slot);
+        }
+        true
+    }
+
+    /// The message in this slot becomes the latest of the history.
+    #[inline]
+    pub(super) fn remember(&mut self, slot: usize) {
+        if self.kept == 0 {
+            return;
+        }
+        if self.history.len() == self.kept
+            && let Some(oldest) = self.history.pop_front()
+        {
+            self.give_back(oldest);
+        }
+        self.share(slot);
+        self.history.push_back(slot);
+    }
+
+    /// At most so many of the last messages, the oldest first.
+    pub(super) fn last(&self, messages: usize) -> Vec<usize> {
+        self.history.iter().skip(self.history.len().saturating_sub(messages)).copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_slot_is_free_when_the_last_one_gives_it_back() {
+        let mut slots = Slots::new(1, 0);
+        let slot = slots.take().unwrap();
+        slots.share(slot);
+        assert!(slots.give_back(slot));
+        assert_eq!(slots.take(), None);
+        assert!(slots.give_back(slot));
+        assert!(!slots.give_back(slot), "nobody has it");
+        assert!(!slots.give_back(7), "there is none");
+        assert_eq!(slots.take(), Some(slot));
+    }
+
+    proptest! {
+        /// Against the plain list of who has what.
+        #[test]
+        fn as_a_list_of_holders(steps in prop::collection::vec((0..4u8, any::<prop::sample::Index>()), 0..200), kept in 0..4usize) {
+            let mut slots = Slots::new(5, kept);
+            let (mut held, mut history): (Vec<usize>, Vec<usize>) = Default::default();
+            for (step, which) in steps {
+                match step {
+                    0 => match slots.take() {
+                        Some(slot) => {
+                            prop_assert!(!held.contains(&slot) && !history.contains(&slot));
+                            held.push(slot);
+                        }
+                        None => prop_assert!((0..5).all(|slot| held.contains(&slot) || history.contains(&slot))),
+                    },
+                    _ if held.is_empty() => {}
+                    1 => {
+                        let slot = *which.get(&held);
+                        slots.share(slot);
+                        held.push(slot);
+                    }
+                    2 => {
+                        let slot = held.swap_remove(which.index(held.len()));
+                        prop_assert!(slots.give_back(slot));
+                    }
+                    _ => {
+                        let slot = *which.get(&held);
+                        slots.remember(slot);
+                        history.push(slot);
+                        history.drain(..history.len().saturating_sub(kept));
+                    }
+                }
+                prop_assert_eq!(slots.last(usize::MAX), history.clone());
+                prop_assert_eq!(slots.last(1), history.iter().rev().take(1).copied().collect::<Vec<_>>());
+            }
+        }
+    }
+}
