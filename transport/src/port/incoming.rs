@@ -42,6 +42,8 @@ unsafe impl Sync for Queue {}
 thread_local! {
     /// Receiving sides that iceoryx2 has made in this thread since they were taken.
     static MADE: RefCell<Vec<Arc<Queue>>> = const { RefCell::new(Vec::new()) };
+    /// Whether there may be any: asked for each message, and cheaper to ask than the list.
+    static ANY_MADE: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Where the pool of a connection lies in this process: as the first message through it shows, which iceoryx2 receives.
@@ -108,6 +110,7 @@ impl Queue {
     pub(super) fn new(stock: StockReceiver) -> Arc<Self> {
         let queue = Arc::new(Self { stock, last: Cell::new(None), keeps: Cell::new(false) });
         MADE.with_borrow_mut(|made| made.push(queue.clone()));
+        ANY_MADE.set(true);
         queue
     }
 
@@ -128,6 +131,13 @@ impl Incoming {
     /// After each call in which iceoryx2 may have opened or closed connections. Returns whether there are new ones.
     #[inline]
     pub(super) fn update(&mut self) -> bool {
+        let any_closed = self.connections.iter().any(|connection| Arc::strong_count(&connection.queue) == 1);
+        (any_closed || ANY_MADE.get()) && self.take_over()
+    }
+
+    #[cold]
+    fn take_over(&mut self) -> bool {
+        ANY_MADE.set(false);
         // A share that iceoryx2 dropped is a connection that it closed: nothing of it is borrowed.
         self.connections.retain(|connection| Arc::strong_count(&connection.queue) > 1);
         MADE.with_borrow_mut(|made| {

@@ -42,6 +42,8 @@ unsafe impl Sync for Link {}
 thread_local! {
     /// Connections that iceoryx2 has made for publishers in this thread since they were taken.
     static MADE: RefCell<Vec<Arc<Link>>> = const { RefCell::new(Vec::new()) };
+    /// Whether there may be any: asked for each message, and cheaper to ask than the list.
+    static ANY_MADE: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Why a queue did not get a message.
@@ -86,6 +88,7 @@ impl Link {
             left: RefCell::default(),
         });
         MADE.with_borrow_mut(|made| made.push(link.clone()));
+        ANY_MADE.set(true);
         link
     }
 
@@ -162,6 +165,12 @@ impl Links {
         if self.links.iter().any(|link| Arc::strong_count(link) == 1) {
             self.let_go(slots);
         }
+        ANY_MADE.get() && self.take_over(slots)
+    }
+
+    #[cold]
+    fn take_over(&mut self, slots: &mut Slots) -> bool {
+        ANY_MADE.set(false);
         let known = self.links.len();
         // Those of a port that came to nothing are closed already.
         let is_open = |link: &Arc<Link>| Arc::strong_count(link) > 1;
