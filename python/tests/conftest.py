@@ -21,6 +21,9 @@ WATCHDOG = 180.0
 HERE = Path(__file__).parent
 _numbers = itertools.count()
 
+# A shell makes programs in the background ignore Ctrl-C, and what they start does too. Some tests are about it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @pytest.fixture(autouse=True)
 def watchdog() -> Iterator[None]:
