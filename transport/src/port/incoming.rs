@@ -11,7 +11,7 @@ use iceoryx2::sample::Sample;
 use iceoryx2::service::header::publish_subscribe::Header as IoxHeader;
 use iceoryx2_cal::shm_allocator::PointerOffset;
 use iceoryx2_cal::zero_copy_connection::{
-    ChannelId, ZeroCopyConnection, ZeroCopyReceiveError, ZeroCopyReceiver, ZeroCopyReleaseError,
+    ChannelId, ZeroCopyConnection, ZeroCopyPortDetails, ZeroCopyReceiveError, ZeroCopyReceiver, ZeroCopyReleaseError,
 };
 
 use super::connection::Stock;
@@ -172,6 +172,11 @@ impl Incoming {
             }
         }
         if held { Look::TooManyHeld } else { Look::Nothing }
+    }
+
+    /// Whether a publisher is gone of which there still is a connection.
+    pub(super) fn any_departed(&self) -> bool {
+        self.connections.iter().any(|connection| !connection.queue.stock.is_connected())
     }
 
     /// Takes over what iceoryx2 has just received.

@@ -24,7 +24,8 @@ use super::wake::{self, Ear};
 use crate::os::{Forked, keep_from_children};
 use crate::wire::Preamble;
 
-/// After so many looks into empty queues iceoryx2 is asked all the same: it lets go of what departed publishers have left.
+/// After so many looks into empty queues iceoryx2 is asked, if a publisher has departed: it lets go of what is left of it. It walks over
+/// all places for connections.
 const LOOKS_BETWEEN: u32 = 16;
 
 /// The receiving side of a topic: a queue of messages, and the ear by which it is woken; and whatever its user keeps
@@ -288,7 +289,7 @@ impl<S> Ports<S> {
             return look;
         }
         self.looks = (self.looks + 1) % LOOKS_BETWEEN;
-        if self.looks == 0 { Look::Unknown } else { look }
+        if self.looks == 0 && self.incoming.any_departed() { Look::Unknown } else { look }
     }
 
     /// Lets iceoryx2 look: it knows the pool of a new publisher, and lets go of what departed ones have left.
