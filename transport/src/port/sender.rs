@@ -74,6 +74,8 @@ pub(super) struct Ports {
     unopened: Unopened,
     board: Arc<Board>,
     ringer: Arc<Ringer>,
+    /// Slots were taken back since the last message was sent.
+    has_reclaimed: bool,
     /// Number of the next message: under the same lock as sending, so that numbers arrive in order.
     next_sequence: u64,
     /// Layouts of earlier messages, the latest last: most publishers send the same one again and again. A loan takes its layout
@@ -174,6 +176,7 @@ impl Sender {
             unopened,
             board,
             ringer,
+            has_reclaimed: false,
             next_sequence: 0,
             layouts: Vec::new(),
         };
@@ -398,14 +401,11 @@ impl Ports {
         }
     }
 
+    /// The slot that came back last: most of it is still in a cache, if the subscribers keep up.
     #[inline]
     fn take_slot(&mut self) -> Option<usize> {
-        self.slots.take().or_else(|| self.take_returned_slot())
-    }
-
-    #[cold]
-    fn take_returned_slot(&mut self) -> Option<usize> {
         self.links.reclaim(&mut self.slots);
+        self.has_reclaimed = true;
         self.slots.take().or_else(|| {
             // What dead subscribers held comes back with their connections, which else only a message lets go.
             self.look_at_connections();
@@ -416,7 +416,9 @@ impl Ports {
     #[inline]
     fn deliver(&mut self, slot: usize, when_full: WhenFull) -> Tally {
         self.look_at_connections();
-        self.links.reclaim(&mut self.slots);
+        if !std::mem::take(&mut self.has_reclaimed) {
+            self.links.reclaim(&mut self.slots);
+        }
         let tally = self.links.send(slot, when_full, &mut self.slots);
         self.board.ring(&self.ringer);
         self.slots.remember(slot);
