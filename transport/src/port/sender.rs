@@ -401,7 +401,7 @@ impl Ports {
         }
     }
 
-    /// The slot that came back last: most of it is still in a cache, if the subscribers keep up.
+    /// A free slot, after those that came back were taken back.
     #[inline]
     fn take_slot(&mut self) -> Option<usize> {
         self.links.reclaim(&mut self.slots);

@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 pub(super) struct Slots {
     /// How many have each slot: who loaned it, the history, and each queue or subscriber that it was delivered to.
     holders: Vec<u32>,
-    /// The one that came back last is taken first: its bytes may still lie in a cache.
-    free: Vec<usize>,
+    /// The one that is free for longest is taken first: no reader's cache has its lines any more, which a writer would have to wait for.
+    free: VecDeque<usize>,
     /// The last messages, the oldest first.
     history: VecDeque<usize>,
     /// How many of them are kept.
@@ -18,13 +18,13 @@ pub(super) struct Slots {
 impl Slots {
     /// All slots free, to be taken in the order of their numbers.
     pub(super) fn new(slots: usize, kept: usize) -> Self {
-        Self { holders: vec![0; slots], free: (0..slots).rev().collect(), history: VecDeque::with_capacity(kept), kept }
+        Self { holders: vec![0; slots], free: (0..slots).collect(), history: VecDeque::with_capacity(kept), kept }
     }
 
     /// A free slot, which the caller has now.
     #[inline]
     pub(super) fn take(&mut self) -> Option<usize> {
-        let slot = self.free.pop()?;
+        let slot = self.free.pop_front()?;
         self.holders[slot] = 1;
         Some(slot)
     }
@@ -43,7 +43,7 @@ impl Slots {
             Some(holders) => *holders -= 1,
         }
         if self.holders[slot] == 0 {
-            self.free.push(slot);
+            self.free.push_back(slot);
         }
         true
     }
