@@ -233,8 +233,7 @@ impl Sender {
             free.push(slot);
         }
         let released = growing.release(free.iter().map(|&slot| ports.pool.place(slot).address()));
-        // The last one first, so that the slots come in the same order again.
-        for slot in free.into_iter().rev() {
+        for slot in free {
             ports.slots.give_back(slot);
         }
         released.map_err(|error| LoanFailure::Broken(format!("memory could not be given back: {error}")))
