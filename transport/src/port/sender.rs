@@ -17,7 +17,7 @@ use super::pool::{Place, Pool, loan};
 use super::service::{Block64, Header, SessionService, pool_file};
 use super::shield::{Panicked, shield};
 use super::slot::Slot;
-use super::slots::Slots;
+use super::slots::{Order, Slots};
 use super::tended::Tended;
 use super::topic::{OpenTopic, Overflow, TopicError};
 use super::turn::{Part, Turn};
@@ -163,7 +163,8 @@ impl Sender {
         let pool = shield(|| Pool::new(&publisher, first, slots)).map_err(|panicked| damaged(panicked.0))?;
         let pool = pool.map_err(damaged)?;
         let mut links = Links::new(pool.stride());
-        let mut accounts = Slots::new(slots, topic.settings().history);
+        let order = if grows { Order::LastReturned } else { Order::LongestFree };
+        let mut accounts = Slots::new(slots, order, topic.settings().history);
         links.update(&mut accounts);
         // SAFETY: used under the mutex that it goes into here.
         let publisher = unsafe { Alone::new(publisher) };
@@ -233,7 +234,8 @@ impl Sender {
             free.push(slot);
         }
         let released = growing.release(free.iter().map(|&slot| ports.pool.place(slot).address()));
-        for slot in free {
+        // The last one first, so that the slots come in the same order again.
+        for slot in free.into_iter().rev() {
             ports.slots.give_back(slot);
         }
         released.map_err(|error| LoanFailure::Broken(format!("memory could not be given back: {error}")))

@@ -2,13 +2,23 @@
 
 use std::collections::VecDeque;
 
+/// Which free slot is taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Order {
+    /// The one that is free for longest: no reader's cache has its lines any more, which a writer would have to wait for.
+    LongestFree,
+    /// The one that came back last: where slots grow it has memory, and others may not.
+    LastReturned,
+}
+
 /// The slots of a pool, by number.
 #[derive(Debug)]
 pub(super) struct Slots {
     /// How many have each slot: who loaned it, the history, and each queue or subscriber that it was delivered to.
     holders: Vec<u32>,
-    /// The one that is free for longest is taken first: no reader's cache has its lines any more, which a writer would have to wait for.
+    /// The one that came back last stands at the end.
     free: VecDeque<usize>,
+    order: Order,
     /// The last messages, the oldest first.
     history: VecDeque<usize>,
     /// How many of them are kept.
@@ -16,15 +26,24 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    /// All slots free, to be taken in the order of their numbers.
-    pub(super) fn new(slots: usize, kept: usize) -> Self {
-        Self { holders: vec![0; slots], free: (0..slots).collect(), history: VecDeque::with_capacity(kept), kept }
+    /// All slots free.
+    pub(super) fn new(slots: usize, order: Order, kept: usize) -> Self {
+        Self {
+            holders: vec![0; slots],
+            free: (0..slots).collect(),
+            order,
+            history: VecDeque::with_capacity(kept),
+            kept,
+        }
     }
 
     /// A free slot, which the caller has now.
     #[inline]
     pub(super) fn take(&mut self) -> Option<usize> {
-        let slot = self.free.pop_front()?;
+        let slot = match self.order {
+            Order::LongestFree => self.free.pop_front(),
+            Order::LastReturned => self.free.pop_back(),
+        }?;
         self.holders[slot] = 1;
         Some(slot)
     }
@@ -77,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_slot_is_free_when_the_last_one_gives_it_back() {
-        let mut slots = Slots::new(1, 0);
+        let mut slots = Slots::new(1, Order::LongestFree, 0);
         let slot = slots.take().unwrap();
         slots.share(slot);
         assert!(slots.give_back(slot));
@@ -88,11 +107,22 @@ mod tests {
         assert_eq!(slots.take(), Some(slot));
     }
 
+    #[test]
+    fn free_slots_are_taken_in_order() {
+        for order in [Order::LongestFree, Order::LastReturned] {
+            let mut slots = Slots::new(3, order, 0);
+            let [returned, _] = [slots.take().unwrap(), slots.take().unwrap()];
+            slots.give_back(returned);
+            assert_eq!(slots.take() == Some(returned), order == Order::LastReturned, "{order:?}");
+        }
+    }
+
     proptest! {
         /// Against the plain list of who has what.
         #[test]
-        fn as_a_list_of_holders(steps in prop::collection::vec((0..4u8, any::<prop::sample::Index>()), 0..200), kept in 0..4usize) {
-            let mut slots = Slots::new(5, kept);
+        fn as_a_list_of_holders(steps in prop::collection::vec((0..4u8, any::<prop::sample::Index>()), 0..200), kept in 0..4usize, last_first: bool) {
+            let order = if last_first { Order::LastReturned } else { Order::LongestFree };
+            let mut slots = Slots::new(5, order, kept);
             let (mut held, mut history): (Vec<usize>, Vec<usize>) = Default::default();
             for (step, which) in steps {
                 match step {
