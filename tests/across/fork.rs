@@ -19,7 +19,7 @@ fn a_forked_child_is_refused_and_can_open_a_bus_of_its_own() {
 }
 
 #[test]
-fn weights_stay_the_parents() {
+fn a_forked_child_leaves_weights_to_its_parent() {
     let session = Session::new();
     let node = session.node("fork-weights", &[]);
     node.expect("parent goes on");
