@@ -14,10 +14,15 @@ mod cache;
 mod error;
 #[path = "../../registry/src/model.rs"]
 mod model;
+mod mortal;
 #[cfg(test)]
 mod registry;
 #[path = "../../transport/src/ring/mod.rs"]
 mod ring;
+#[cfg(test)]
+mod rows;
+#[cfg(test)]
+mod seen;
 #[path = "../../registry/src/shell/mod.rs"]
 mod shell;
 mod stand_in;

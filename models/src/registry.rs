@@ -2,7 +2,7 @@
 //! closed, never closed while somebody has it, and nobody sleeps through the end of a load.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex as StdMutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use loom::thread;
@@ -10,27 +10,9 @@ use loom::thread;
 use crate::cache::{KeepAlive, Policy, Settings, Wish};
 use crate::error::{LoadError, UnloadError};
 use crate::model::{Device, Model};
+use crate::seen::Seen;
 use crate::shell::{Begin, Landed, ModelHandle, Shell};
 use crate::stand_in::{Bug, plant};
-
-/// How often each outcome was seen, over all interleavings.
-#[derive(Clone, Default)]
-struct Seen(Arc<StdMutex<std::collections::BTreeMap<&'static str, usize>>>);
-
-impl Seen {
-    fn note(&self, outcome: &'static str) {
-        *self.0.lock().unwrap().entry(outcome).or_default() += 1;
-    }
-
-    #[track_caller]
-    fn all(&self, outcomes: &[&'static str]) {
-        let seen = self.0.lock().unwrap();
-        println!("{seen:?}");
-        for outcome in outcomes {
-            assert!(seen.contains_key(outcome), "never {outcome:?}");
-        }
-    }
-}
 
 /// A model that knows whether it was dropped.
 struct Weights {

@@ -6,6 +6,6 @@ mod of_registry;
 mod of_transport;
 
 pub(crate) use of_registry::{
-    Arc, AtomicBool, AtomicU64, Condvar, Event, Mutex, MutexGuard, Ordering, Published, Weak, fence, lock,
+    Arc, AtomicBool, Condvar, Event, Mutex, MutexGuard, Ordering, Published, Weak, fence, lock,
 };
-pub(crate) use of_transport::AtomicU32;
+pub(crate) use of_transport::{AtomicU32, AtomicU64, crash_point, peek};

@@ -1,5 +1,13 @@
 //! Lock-free structures of our own: pure algorithms over `sync`, which know no operating system. `models/` checks them.
 
 mod bell;
+mod bits;
+mod rows;
+mod sleeper;
+mod state;
 
 pub(crate) use bell::Bell;
+pub(crate) use bits::Bits;
+pub(crate) use rows::{Finished, Head, Outcome, Rows, WORKER_DIED};
+pub(crate) use sleeper::Sleeper;
+pub(crate) use state::State;
