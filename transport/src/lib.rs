@@ -22,6 +22,7 @@ mod peers;
 mod pool;
 mod port;
 mod publisher;
+mod request_ring;
 mod ring;
 mod subscriber;
 mod sync;
@@ -52,10 +53,14 @@ pub use map::{MapFileError, MappedTensor, Region, RegionError};
 pub use message::{Message, Tensor};
 pub use pool::{MemoryFacts, PoolError};
 pub use port::{
-    CallError, DRAIN_ON_DROP, MAX_CONTROL_CLIENTS, Overflow, ReplyError, RequestError, ServiceError, TopicError,
-    TopicSettings,
+    CallError, DRAIN_ON_DROP, MAX_CONTROL_CLIENTS, MAX_RING_CLIENTS, MAX_RING_ROWS, MAX_RING_WORKERS, Overflow,
+    RING_VERSION, ReplyError, RequestError, RingFormatError, RingSpecError, ServiceError, TopicError, TopicSettings,
 };
 pub use publisher::{DrainError, LoanError, PublishError, Publisher, PublisherStats, WaitError};
+pub use request_ring::{
+    Answer, AnswerError, Batch, BatchParts, Pending, RequestLoanError, RequestMut, RingBuilder, RingClient, RingError,
+    RingWorker, TakeError,
+};
 pub use subscriber::{ReceiveError, Subscriber, SubscriberStats};
 pub use tensor_view::TensorView;
 pub use topic::{DEFAULT_SPIN, TopicBuilder};

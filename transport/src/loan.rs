@@ -257,7 +257,12 @@ impl MessageMut {
     }
 }
 
-impl TensorViewMut<'_> {
+impl<'a> TensorViewMut<'a> {
+    /// `bytes` are as many as the layout, which is a checked one, says.
+    pub(crate) fn of(layout: &'a TensorLayout, bytes: &'a mut [u8]) -> Self {
+        Self { layout, bytes }
+    }
+
     /// What the tensor is.
     pub fn layout(&self) -> &TensorLayout {
         self.layout

@@ -219,7 +219,7 @@ impl Bus {
     }
 
     fn check(&self, name: &str) -> Result<(), BlobError> {
-        if !is_legal(name) {
+        if !is_legal_name(name, MAX_BLOB_NAME) {
             return Err(BlobError::Name { name: name.chars().take(2 * MAX_BLOB_NAME).collect() });
         }
         if self.inner.is_ours() { Ok(()) } else { Err(BlobError::Forked) }
@@ -299,12 +299,10 @@ fn map(path: &Path, session: &Path, bus: Arc<BusInner>) -> io::Result<Region> {
     Ok(unsafe { Region::new(start, len, keeper) })
 }
 
-fn is_legal(name: &str) -> bool {
+/// Whether blobs, or rings, can have such a name.
+pub(crate) fn is_legal_name(name: &str, longest: usize) -> bool {
     let legal = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
-    (1..=MAX_BLOB_NAME).contains(&name.len())
-        && name.chars().all(legal)
-        && !name.starts_with('/')
-        && !name.ends_with('/')
+    (1..=longest).contains(&name.len()) && name.chars().all(legal) && !name.starts_with('/') && !name.ends_with('/')
 }
 
 fn hexadecimal(digest: &[u8; 32]) -> String {

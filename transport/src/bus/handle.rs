@@ -9,6 +9,7 @@ use super::session::{self, DEFAULT_SESSION, SESSION_VARIABLE, Session, SessionEr
 use super::topics::{self, TopicInfo};
 use crate::control::ServiceBuilder;
 use crate::port::{Cleaned, Node, NodeError, TopicError};
+use crate::request_ring::RingBuilder;
 use crate::topic::TopicBuilder;
 
 /// This process's place in a session: where topics are opened. Cheap to clone; all clones are one member.
@@ -116,6 +117,11 @@ impl Bus {
     /// The control service of this name: small requests to one server, and replies. Nothing happens before a port is made.
     pub fn service(&self, name: &str) -> ServiceBuilder {
         ServiceBuilder::new(self.inner.clone(), name)
+    }
+
+    /// The request ring of this name, to be opened by a client or a worker. Nothing happens before.
+    pub fn ring(&self, name: &str) -> RingBuilder {
+        RingBuilder::new(self.inner.clone(), name)
     }
 
     /// Name of the session; with [`Backend::Local`] the mark of this process included.

@@ -12,6 +12,7 @@ mod topics;
 pub use backend::{
     BACKEND_VARIABLE, Backend, BackendChoice, BackendError, ChosenBy, MIN_SHARED_MEMORY, NotChosen, PassedOver,
 };
+pub(crate) use blobs::is_legal_name;
 pub use blobs::{Blob, BlobError, BlobInfo, MAX_BLOB_NAME};
 pub use capabilities::{Capabilities, ResourceLimit, SharedMemory};
 pub use deaths::{Death, Deaths};

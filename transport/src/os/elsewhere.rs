@@ -30,6 +30,11 @@ pub(crate) fn populate_write(bytes: &mut [u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// A forked child has the mapping, and must not use it.
+pub(crate) fn keep_from_forks(_: &super::Mapping) -> io::Result<()> {
+    Ok(())
+}
+
 /// Pools of departed publishers do not count for a quota: nothing tells whether they are still mapped.
 pub(crate) fn is_used_elsewhere(_: &std::fs::File) -> io::Result<bool> {
     Err(io::ErrorKind::Unsupported.into())

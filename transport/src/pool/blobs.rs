@@ -159,17 +159,17 @@ pub(super) fn bytes_of_blobs(session: &Path) -> io::Result<u64> {
 }
 
 /// A file system that cannot tell keeps them until the session ends.
-fn counts(path: &Path) -> bool {
+pub(super) fn counts(path: &Path) -> bool {
     is_used(path)
         .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "cannot tell whether a blob is still used"))
         .unwrap_or(true)
 }
 
-fn is_used(path: &Path) -> io::Result<bool> {
+pub(super) fn is_used(path: &Path) -> io::Result<bool> {
     is_used_elsewhere(&File::open(path)?)
 }
 
-fn files(directory: &Path) -> io::Result<Vec<PathBuf>> {
+pub(super) fn files(directory: &Path) -> io::Result<Vec<PathBuf>> {
     match fs::read_dir(directory) {
         Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),

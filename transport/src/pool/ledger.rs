@@ -10,6 +10,7 @@ use std::path::Path;
 use super::PoolError;
 use super::blobs::{bytes_of_blobs, settle_blobs};
 use super::quota::{Step, fits, settle};
+use super::rings::{bytes_of_rings, settle_rings};
 use crate::os::is_used_elsewhere;
 
 /// Ending of the file that holds a publisher's pool.
@@ -61,7 +62,7 @@ pub(crate) fn admit_to_quota(directory: &Path, needed: u64, clean_up: impl FnOnc
 pub(crate) fn settle_session(directory: &Path) {
     let settled = match quota(directory) {
         Ok(Some(_)) => used(directory),
-        Ok(None) => settle_blobs(directory),
+        Ok(None) => settle_blobs(directory).and_then(|_| settle_rings(directory)),
         Err(error) => Err(error),
     };
     match settled {
@@ -78,7 +79,7 @@ pub(crate) fn used(directory: &Path) -> io::Result<u64> {
     if !kept.exists() {
         fs::create_dir(&kept)?;
     }
-    let mut used = settle_blobs(directory)?;
+    let mut used = settle_blobs(directory)? + settle_rings(directory)?;
     for (name, bytes, step) in settled(directory)? {
         used += bytes;
         match step {
@@ -94,7 +95,7 @@ pub(crate) fn used(directory: &Path) -> io::Result<u64> {
 pub(crate) fn look_at_quota(directory: &Path) -> io::Result<Option<(u64, u64)>> {
     let Some(quota) = quota(directory)? else { return Ok(None) };
     let pools: u64 = settled(directory)?.iter().map(|(_, bytes, _)| bytes).sum();
-    Ok(Some((quota, pools + bytes_of_blobs(directory)?)))
+    Ok(Some((quota, pools + bytes_of_blobs(directory)? + bytes_of_rings(directory)?)))
 }
 
 /// Each pool that has a name, the bytes for which it counts, and what is to be done.

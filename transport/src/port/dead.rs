@@ -16,7 +16,7 @@ use super::shield::shield;
 use super::stale::{remove_half_made_connections, remove_stale_files};
 use super::turn::{Turn, is_between_turns};
 use super::{repair, wake};
-use crate::pool::has_unused_blobs;
+use crate::pool::{has_unused_blobs, has_unused_rings};
 
 /// For another thread of this process that is cleaning another session: iceoryx2 lets only one clean at a time.
 const PATIENCE_WITH_THREADS: Duration = Duration::from_millis(20);
@@ -36,7 +36,7 @@ pub(super) fn remove_dead(directory: &Path, longest_wait: Duration) -> Result<Cl
     let config = service::config(directory).ok_or(NodeError::PathTooLong)?;
     // Most of the time nobody has died, which can be seen without a turn.
     let nobody_died = dead_nodes(&config).is_ok_and(|dead| dead.is_empty()) && is_between_turns(directory);
-    if nobody_died && !has_unused_blobs(directory) {
+    if nobody_died && !has_unused_blobs(directory) && !has_unused_rings(directory) {
         return Ok(Cleaned::default());
     }
     let _turn = Turn::take_within(directory, longest_wait)?;

@@ -14,6 +14,7 @@ mod outgoing;
 mod pool;
 mod receiver;
 mod repair;
+mod ring;
 mod sender;
 mod service;
 mod shield;
@@ -34,6 +35,10 @@ pub(crate) use node::{Node, NodeError, members_of};
 #[cfg(feature = "tokio")]
 pub(crate) use receiver::Asleep;
 pub(crate) use receiver::{ReceiveFailure, Received, Receiver};
+pub(crate) use ring::{
+    Geometry, MAX_RING_NAME, RingClientPort, RingFailure, RingSpec, RingWorkerPort, RowFailure, Side, Waited,
+};
+pub use ring::{MAX_RING_CLIENTS, MAX_RING_ROWS, MAX_RING_WORKERS, RING_VERSION, RingFormatError, RingSpecError};
 pub use sender::DRAIN_ON_DROP;
 pub(crate) use sender::{LoanFailure, SendFailure, Sender, Sending};
 pub(crate) use slot::Slot;

@@ -68,7 +68,14 @@ pub(super) struct Board {
 pub(super) struct Ear {
     board: Arc<Board>,
     place: usize,
+    socket: Socket,
+}
+
+/// Where somebody hears that they are to wake up.
+#[derive(Debug)]
+pub(super) struct Socket {
     socket: OwnedFd,
+    number: u64,
     path: PathBuf,
 }
 
@@ -148,14 +155,13 @@ impl Ear {
     pub(super) fn new(board: &Arc<Board>, places: Range<usize>) -> io::Result<Option<Self>> {
         let mut indices = places.start + 1..places.end.min(board.places) + 1;
         let Some(index) = indices.find(|&index| board.is_free(index)) else { return Ok(None) };
-        let socket = new_socket()?;
-        let (number, path) = bind_somewhere(&board.folder, &socket)?;
+        let socket = Socket::bind(&board.folder)?;
         let place = board.place(index);
         place.bell.get_up();
-        place.socket.store(number, Ordering::Relaxed);
+        place.socket.store(socket.number, Ordering::Relaxed);
         place.taken.store(1, Ordering::Relaxed);
         board.place(0).taken.fetch_max(index as u32, Ordering::Release);
-        Ok(Some(Self { board: board.clone(), place: index, socket, path }))
+        Ok(Some(Self { board: board.clone(), place: index, socket }))
     }
 
     /// From here on, what is sent makes the socket readable: look for messages once more, then wait.
@@ -166,6 +172,35 @@ impl Ear {
     /// Nobody need wake us.
     pub(super) fn get_up(&self) {
         self.board.place(self.place).bell.get_up();
+    }
+
+    /// Empties the socket.
+    pub(super) fn drain(&self) -> Result<(), Errno> {
+        self.socket.drain()
+    }
+}
+
+impl Socket {
+    /// A new one in a session.
+    pub(super) fn new(directory: &Path) -> io::Result<Self> {
+        let folder = directory.join(FOLDER);
+        // Whoever leaves may take an empty folder along.
+        std::fs::create_dir_all(&folder)?;
+        Self::bind(&folder).or_else(|_| {
+            std::fs::create_dir_all(&folder)?;
+            Self::bind(&folder)
+        })
+    }
+
+    fn bind(folder: &Path) -> io::Result<Self> {
+        let socket = new_socket()?;
+        let (number, path) = bind_somewhere(folder, &socket)?;
+        Ok(Self { socket, number, path })
+    }
+
+    /// What whoever rings calls it.
+    pub(super) fn number(&self) -> u64 {
+        self.number
     }
 
     /// Empties the socket.
@@ -196,19 +231,35 @@ impl AsFd for Ear {
     }
 }
 
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let _ = remove_if_there(&self.path);
+    }
+}
+
 impl Drop for Ear {
     /// In a turn.
     fn drop(&mut self) {
         let place = self.board.place(self.place);
         place.bell.get_up();
         place.taken.store(0, Ordering::Relaxed);
-        let _ = remove_if_there(&self.path);
     }
 }
 
 impl Ringer {
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self { socket: new_socket()? })
+    }
+
+    /// Wakes whoever hears at a socket of a session.
+    pub(super) fn ring(&self, directory: &Path, socket: u64) {
+        self.send(&directory.join(FOLDER), socket);
     }
 
     /// Whoever does not get it is dead, or has so many that one more does not matter.

@@ -16,6 +16,11 @@ impl<'a> Bits<'a> {
         Self { words }
     }
 
+    /// Of the words only those that numbers below `len` are in.
+    pub(crate) fn only(self, len: usize) -> Self {
+        Self { words: &self.words[..len.div_ceil(BITS)] }
+    }
+
     /// Puts a number in, after everything that was done before.
     #[inline]
     pub(crate) fn set(&self, number: usize) {

@@ -7,7 +7,7 @@ use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 use rustix::mm::Advice;
 
-use crate::os::{page_size, touch_pages};
+use crate::os::{Mapping, page_size, touch_pages};
 
 /// Makes the file system promise the file's whole length now: `ENOSPC` here instead of SIGBUS at some later write.
 ///
@@ -43,6 +43,13 @@ fn allocate(file: &File, how: FallocateFlags, range: Range<u64>) -> io::Result<(
             Err(errno) => return Err(errno.into()),
         }
     }
+}
+
+/// A child that is forked does not have the mapping.
+pub(crate) fn keep_from_forks(mapping: &Mapping) -> io::Result<()> {
+    let (start, len) = (mapping.start().as_ptr(), mapping.len());
+    // SAFETY: changes no content, and covers the pages of the mapping only.
+    unsafe { rustix::mm::madvise(start.cast(), len, Advice::LinuxDontFork) }.map_err(Into::into)
 }
 
 /// Puts writable pages behind the bytes, so that the first write to them is as fast as any other.

@@ -9,5 +9,5 @@ mod watch;
 pub(crate) use inherit::keep_from_children;
 pub(crate) use lease::is_used_elsewhere;
 pub(crate) use mapped_file::start_of_mapped_file;
-pub(crate) use memory::{populate_write, release_ranges, reserve, reserve_ranges};
+pub(crate) use memory::{keep_from_forks, populate_write, release_ranges, reserve, reserve_ranges};
 pub(crate) use watch::FileWatch;

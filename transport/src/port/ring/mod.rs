@@ -1,0 +1,17 @@
+//! Request rings: the file that clients and workers of a model share, who takes part, and how they wait for each other. What is done to the
+//! rows is `ring/rows.rs`; `RING.md` has the bytes.
+
+mod client;
+mod geometry;
+mod open;
+mod party;
+mod segment;
+mod wait;
+mod worker;
+
+pub(crate) use client::{RingClientPort, RowFailure, Waited};
+pub(crate) use geometry::{Geometry, RingSpec, Side};
+pub use geometry::{MAX_RING_CLIENTS, MAX_RING_ROWS, MAX_RING_WORKERS, RING_VERSION, RingFormatError, RingSpecError};
+pub(crate) use open::{MAX_RING_NAME, RingFailure};
+
+pub(crate) use worker::RingWorkerPort;

@@ -1,0 +1,272 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::error::{AnswerError, RequestLoanError, RingError};
+use crate::element::Element;
+use crate::layout::{Dtype, TensorLayout};
+use crate::os::{Deadline, Forked};
+use crate::port::{Geometry, RingClientPort, RowFailure, Side, Waited};
+use crate::ring::{Outcome, WORKER_DIED};
+use crate::tensor_view::TensorView;
+use crate::view::{self, ViewError};
+
+/// A client of a request ring. Cheap to clone, threads may share it; all clones have their rows together.
+#[derive(Clone, Debug)]
+pub struct RingClient {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    port: RingClientPort,
+    geometry: Geometry,
+    name: String,
+    spin: Duration,
+}
+
+/// A row that this client has, until this is dropped.
+#[derive(Debug)]
+struct Row {
+    client: Arc<Shared>,
+    index: usize,
+}
+
+/// A request that is being written, in shared memory. Dropped, it is given back.
+#[derive(Debug)]
+#[must_use]
+pub struct RequestMut {
+    row: Row,
+}
+
+/// A request that is on its way. Dropped, it is withdrawn: if a worker runs it already, what it answers is dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct Pending {
+    row: Row,
+}
+
+/// The outputs of a request, in shared memory, until this is dropped.
+#[derive(Debug)]
+pub struct Answer {
+    row: Row,
+}
+
+impl Drop for Row {
+    fn drop(&mut self) {
+        self.client.port.let_go(self.index);
+    }
+}
+
+impl RingClient {
+    pub(super) fn new(port: RingClientPort, name: String, spin: Duration) -> Result<Self, RingError> {
+        let geometry = port.segment().map_err(|Forked| RingError::Forked)?.geometry().clone();
+        Ok(Self { shared: Arc::new(Shared { port, geometry, name, spin }) })
+    }
+
+    /// Takes a row to write a request into. Waits for a free one, at most as long as `timeout`; zero asks once.
+    ///
+    /// # Errors
+    /// [`RequestLoanError`].
+    #[inline]
+    pub fn loan(&self, timeout: Duration) -> Result<RequestMut, RequestLoanError> {
+        let client = &self.shared;
+        let ring = || client.name.clone();
+        match client.port.loan(client.spin, &Deadline::after(timeout)) {
+            Ok(index) => Ok(RequestMut { row: Row { client: client.clone(), index } }),
+            Err(RowFailure::NoCredits { credits }) => Err(RequestLoanError::NoCredits { ring: ring(), credits }),
+            Err(RowFailure::Full { rows }) => Err(RequestLoanError::Overloaded { ring: ring(), rows, waited: timeout }),
+            Err(RowFailure::Io(reason)) => Err(RequestLoanError::Io { ring: ring(), reason }),
+            Err(RowFailure::Forked) => Err(RequestLoanError::Forked),
+        }
+    }
+
+    /// Name of the ring.
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// The inputs, as one request has them.
+    pub fn inputs(&self) -> &[TensorLayout] {
+        self.shared.geometry.inputs().tensors()
+    }
+
+    /// The outputs, as one request has them.
+    pub fn outputs(&self) -> &[TensorLayout] {
+        self.shared.geometry.outputs().tensors()
+    }
+
+    /// Rows of the ring.
+    pub fn rows(&self) -> usize {
+        self.shared.geometry.rows()
+    }
+
+    /// Rows that this client may have at a time.
+    pub fn credits(&self) -> usize {
+        self.shared.geometry.credits()
+    }
+
+    /// Process ids of the workers. One that was killed is among them until somebody has noticed.
+    pub fn workers(&self) -> Vec<u32> {
+        self.shared.port.workers().unwrap_or_default()
+    }
+}
+
+impl Row {
+    fn bytes(&self, side: &Side, tensor: usize) -> Result<&[u8], ViewError> {
+        let bytes = self.client.port.segment()?.data(side, tensor, self.index..self.index + 1);
+        // SAFETY: mapped as long as the client's port lives, which the row keeps; nobody writes them while this client has the row
+        // to write (nobody else) or to read an answer (workers do no more).
+        Ok(unsafe { bytes.as_ref() })
+    }
+
+    fn bytes_mut(&mut self, side: &Side, tensor: usize) -> Result<&mut [u8], ViewError> {
+        let mut bytes = self.client.port.segment()?.data(side, tensor, self.index..self.index + 1);
+        // SAFETY: mapped as long as the client's port lives, which the row keeps; by the row's word nobody else uses them while
+        // this client writes the request, and `self` is borrowed mutably, so neither does another reference of this process.
+        Ok(unsafe { bytes.as_mut() })
+    }
+}
+
+fn position(side: &Side, name: &str) -> Result<usize, ViewError> {
+    side.tensors().iter().position(|tensor| tensor.name == name).ok_or_else(|| ViewError::NoSuchTensor {
+        name: name.to_owned(),
+        present: side.tensors().iter().map(|tensor| tensor.name.clone()).collect(),
+    })
+}
+
+impl RequestMut {
+    /// Elements of an input, to write. They hold what an earlier request left.
+    ///
+    /// # Errors
+    /// [`ViewError`] if there is no such input, or its elements are of another type.
+    pub fn view_mut<T: Element>(&mut self, input: &str) -> Result<&mut [T], ViewError> {
+        let client = self.row.client.clone();
+        let inputs = client.geometry.inputs();
+        let tensor = position(inputs, input)?;
+        view::slice_mut(&inputs.tensors()[tensor], self.row.bytes_mut(inputs, tensor)?)
+    }
+
+    /// Bytes of an input, by its place among the inputs, to write.
+    ///
+    /// # Errors
+    /// [`ViewError::Forked`] in a forked child.
+    ///
+    /// # Panics
+    /// If there are not so many inputs.
+    pub fn bytes_mut(&mut self, input: usize) -> Result<&mut [u8], ViewError> {
+        let client = self.row.client.clone();
+        self.row.bytes_mut(client.geometry.inputs(), input)
+    }
+
+    /// Copies a tensor into an input, whatever its strides.
+    ///
+    /// # Errors
+    /// [`ViewError`] if there is no such input, or dtype or shape differ.
+    pub fn copy_from(&mut self, input: &str, source: &TensorView<'_>) -> Result<(), ViewError> {
+        let client = self.row.client.clone();
+        let inputs = client.geometry.inputs();
+        let tensor = position(inputs, input)?;
+        view::copy(source.layout(), source.bytes(), &inputs.tensors()[tensor], self.row.bytes_mut(inputs, tensor)?)
+    }
+
+    /// Gives the request to the workers.
+    ///
+    /// # Errors
+    /// [`AnswerError::Forked`] in a forked child.
+    #[inline]
+    pub fn submit(self) -> Result<Pending, AnswerError> {
+        self.row.client.port.submit(self.row.index).map_err(|Forked| AnswerError::Forked)?;
+        Ok(Pending { row: self.row })
+    }
+
+    /// Which row it is.
+    pub fn row(&self) -> usize {
+        self.row.index
+    }
+}
+
+impl Pending {
+    /// Waits for the answer, at most as long as `timeout`. A worker that died is noticed within about a tenth of a second.
+    ///
+    /// # Errors
+    /// [`AnswerError`]. The request is over then: withdrawn, if it was not answered.
+    #[inline]
+    pub fn wait(self, timeout: Duration) -> Result<Answer, AnswerError> {
+        let client = &self.row.client;
+        let ring = || client.name.clone();
+        match client.port.wait(self.row.index, client.spin, &Deadline::after(timeout)) {
+            Ok(Waited::Ended(outcome)) => self.ended(outcome),
+            Ok(Waited::NoWorker) => Err(AnswerError::NoWorker { ring: ring() }),
+            Ok(Waited::Timeout) => Err(AnswerError::Timeout { ring: ring(), waited: timeout }),
+            Err(RowFailure::Io(reason)) => Err(AnswerError::Io { ring: ring(), reason }),
+            Err(_) => Err(AnswerError::Forked),
+        }
+    }
+
+    /// Whether the request has ended, so that [`wait`](Self::wait) returns at once.
+    pub fn has_ended(&self) -> bool {
+        !matches!(self.row.client.port.answer(self.row.index), Ok(None))
+    }
+
+    #[inline]
+    fn ended(self, outcome: Outcome) -> Result<Answer, AnswerError> {
+        let ring = self.row.client.name.clone();
+        match outcome {
+            Outcome::Done => Ok(Answer { row: self.row }),
+            Outcome::Failed(WORKER_DIED) => Err(AnswerError::WorkerDied { ring }),
+            Outcome::Failed(u8::MAX) | Outcome::Again => Err(AnswerError::Damaged { ring }),
+            Outcome::Failed(_) => {
+                let reason = self.row.client.port.text(self.row.index).map_err(|Forked| AnswerError::Forked)?;
+                Err(AnswerError::Failed { ring, reason })
+            }
+        }
+    }
+
+    /// Which row it is.
+    pub fn row(&self) -> usize {
+        self.row.index
+    }
+}
+
+impl Answer {
+    /// Elements of an output.
+    ///
+    /// # Errors
+    /// [`ViewError`] if there is no such output, or its elements are of another type.
+    pub fn view<T: Element>(&self, output: &str) -> Result<&[T], ViewError> {
+        let tensor = position(self.row.client.geometry.outputs(), output)?;
+        self.tensor_at(tensor)?.view()
+    }
+
+    /// An output.
+    ///
+    /// # Errors
+    /// [`ViewError`] if there is no such output.
+    pub fn tensor(&self, output: &str) -> Result<TensorView<'_>, ViewError> {
+        self.tensor_at(position(self.row.client.geometry.outputs(), output)?)
+    }
+
+    /// Bytes of an output, by its place among the outputs.
+    ///
+    /// # Errors
+    /// [`ViewError::Forked`] in a forked child.
+    ///
+    /// # Panics
+    /// If there are not so many outputs.
+    pub fn bytes(&self, output: usize) -> Result<&[u8], ViewError> {
+        self.row.bytes(self.row.client.geometry.outputs(), output)
+    }
+
+    fn tensor_at(&self, tensor: usize) -> Result<TensorView<'_>, ViewError> {
+        let outputs = self.row.client.geometry.outputs();
+        Ok(TensorView::of(&outputs.tensors()[tensor], self.row.bytes(outputs, tensor)?))
+    }
+
+    /// Type of an output's elements, by its place among the outputs.
+    ///
+    /// # Panics
+    /// If there are not so many outputs.
+    pub fn dtype(&self, output: usize) -> Dtype {
+        self.row.client.geometry.outputs().tensors()[output].dtype
+    }
+}

@@ -1,0 +1,13 @@
+//! Requests to the workers of a model, written where the model reads them.
+
+mod batch;
+mod builder;
+mod client;
+mod error;
+mod worker;
+
+pub use batch::{Batch, BatchParts};
+pub use builder::RingBuilder;
+pub use client::{Answer, Pending, RequestMut, RingClient};
+pub use error::{AnswerError, RequestLoanError, RingError, TakeError};
+pub use worker::RingWorker;

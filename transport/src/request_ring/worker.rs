@@ -1,0 +1,81 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::batch::Batch;
+use super::error::TakeError;
+use crate::layout::TensorLayout;
+use crate::os::Deadline;
+use crate::port::{Geometry, RingWorkerPort, RowFailure};
+
+/// A worker of a request ring. It belongs to one thread at a time; further threads make workers of their own, of the same ring.
+#[derive(Debug)]
+pub struct RingWorker {
+    shared: Arc<Shared>,
+    /// Where the last batch ended: the next one is looked for from there on, so that no request is passed over for ever.
+    next: usize,
+    spin: Duration,
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) port: RingWorkerPort,
+    pub(super) geometry: Geometry,
+    name: String,
+}
+
+impl RingWorker {
+    pub(super) fn new(port: RingWorkerPort, geometry: Geometry, name: String, spin: Duration) -> Self {
+        Self { shared: Arc::new(Shared { port, geometry, name }), next: 0, spin }
+    }
+
+    /// Takes requests whose rows lie side by side, at most `max`. Waits for the first, at most as long as `timeout`.
+    ///
+    /// A worker may have several batches at a time.
+    ///
+    /// # Errors
+    /// [`TakeError::Timeout`] if there was none.
+    #[inline]
+    pub fn take(&mut self, max: usize, timeout: Duration) -> Result<Batch, TakeError> {
+        let worker = &self.shared;
+        let ring = || worker.name.clone();
+        match worker.port.take(self.next, max.max(1), self.spin, &Deadline::after(timeout)) {
+            Ok(Some(rows)) => {
+                self.next = rows.end % worker.geometry.rows();
+                Ok(Batch::new(worker.clone(), rows))
+            }
+            Ok(None) => Err(TakeError::Timeout { ring: ring(), waited: timeout }),
+            Err(RowFailure::Io(reason)) => Err(TakeError::Io { ring: ring(), reason }),
+            Err(_) => Err(TakeError::Forked),
+        }
+    }
+
+    /// Requests that wait for a worker.
+    pub fn waiting(&self) -> usize {
+        self.shared.port.waiting().unwrap_or_default()
+    }
+
+    /// Name of the ring.
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// The inputs, as one request has them.
+    pub fn inputs(&self) -> &[TensorLayout] {
+        self.shared.geometry.inputs().tensors()
+    }
+
+    /// The outputs, as one request has them.
+    pub fn outputs(&self) -> &[TensorLayout] {
+        self.shared.geometry.outputs().tensors()
+    }
+
+    /// Rows of the ring.
+    pub fn rows(&self) -> usize {
+        self.shared.geometry.rows()
+    }
+
+    /// Process ids of the clients. One that was killed is among them until somebody has noticed.
+    pub fn clients(&self) -> Vec<u32> {
+        self.shared.port.clients().unwrap_or_default()
+    }
+}
