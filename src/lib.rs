@@ -34,8 +34,8 @@ pub use tensorbus_transport::*;
 pub mod prelude {
     pub use tensorbus_registry::{KeepAlive, Measured, Model, ModelHandle, ModelRegistry};
     pub use tensorbus_transport::{
-        Bus, Dtype, Element, Message, MessageMut, Metadata, Overflow, Publisher, Subscriber, Tensor, TensorMut,
-        TensorSpec, TensorView,
+        Bus, Dtype, Element, Message, MessageMut, Metadata, Overflow, Publisher, RingClient, RingWorker, Subscriber,
+        Tensor, TensorMut, TensorSpec, TensorView,
     };
 }
 

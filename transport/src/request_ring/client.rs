@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::error::{AnswerError, RequestLoanError, RingError};
@@ -22,6 +23,7 @@ struct Shared {
     geometry: Geometry,
     name: String,
     spin: Duration,
+    copied_bytes: AtomicU64,
 }
 
 /// A row that this client has, until this is dropped.
@@ -60,7 +62,7 @@ impl Drop for Row {
 impl RingClient {
     pub(super) fn new(port: RingClientPort, name: String, spin: Duration) -> Result<Self, RingError> {
         let geometry = port.segment().map_err(|Forked| RingError::Forked)?.geometry().clone();
-        Ok(Self { shared: Arc::new(Shared { port, geometry, name, spin }) })
+        Ok(Self { shared: Arc::new(Shared { port, geometry, name, spin, copied_bytes: AtomicU64::new(0) }) })
     }
 
     /// Takes a row to write a request into. Waits for a free one, at most as long as `timeout`; zero asks once.
@@ -103,6 +105,17 @@ impl RingClient {
     /// Rows that this client may have at a time.
     pub fn credits(&self) -> usize {
         self.shared.geometry.credits()
+    }
+
+    /// Requests that were run again because a worker died, by whichever client, since the ring was made. Some may be missing if who counted
+    /// was killed too.
+    pub fn repeated(&self) -> u64 {
+        self.shared.port.repeated().unwrap_or_default()
+    }
+
+    /// Bytes that this client and its clones have copied into requests, by [`RequestMut::copy_from`]. Nothing else copies.
+    pub fn copied_bytes(&self) -> u64 {
+        self.shared.copied_bytes.load(Ordering::Relaxed)
     }
 
     /// Process ids of the workers. One that was killed is among them until somebody has noticed.
@@ -166,7 +179,10 @@ impl RequestMut {
         let client = self.row.client.clone();
         let inputs = client.geometry.inputs();
         let tensor = position(inputs, input)?;
-        view::copy(source.layout(), source.bytes(), &inputs.tensors()[tensor], self.row.bytes_mut(inputs, tensor)?)
+        let layout = &inputs.tensors()[tensor];
+        view::copy(source.layout(), source.bytes(), layout, self.row.bytes_mut(inputs, tensor)?)?;
+        client.copied_bytes.fetch_add(layout.len as u64, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Gives the request to the workers.

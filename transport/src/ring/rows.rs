@@ -152,15 +152,18 @@ impl Rows<'_> {
         });
     }
 
-    /// In a turn, of a dead worker: no row names it any more, and what it was just about to take is found by others.
-    pub(crate) fn bury_worker(&self, worker: u16, may_repeat: bool) {
+    /// In a turn, of a dead worker: no row names it any more, and what it was just about to take is found by others. How many of its
+    /// requests have to be run again.
+    pub(crate) fn bury_worker(&self, worker: u16, may_repeat: bool) -> usize {
         let outcome = if may_repeat { Outcome::Again } else { Outcome::Failed(WORKER_DIED) };
+        let mut repeated = 0;
         for row in 0..self.heads.len() {
-            self.finish(row, worker, outcome);
+            repeated += usize::from(self.finish(row, worker, outcome) == Finished::Ready);
             if matches!(self.state(row), Some(State::Ready { .. })) {
                 self.ready.set(row);
             }
         }
+        repeated
     }
 
     /// For onlookers.

@@ -82,6 +82,11 @@ impl RingClientPort {
         Ok(self.client.get()?.party.pids(Role::Worker))
     }
 
+    /// Requests that were run again, since the ring was made.
+    pub(crate) fn repeated(&self) -> Result<u64, Forked> {
+        Ok(self.client.get()?.party.segment.counts().repeated.load(Ordering::Relaxed))
+    }
+
     /// A row to write inputs into; waits for one at most until the deadline.
     #[inline]
     pub(crate) fn loan(&self, spins: Duration, deadline: &Deadline) -> Result<usize, RowFailure> {

@@ -163,7 +163,8 @@ fn leave(segment: &Segment, role: Role, index: usize, mark: &Path) {
             &segment.clients()[index]
         }
         Role::Worker => {
-            segment.rows().bury_worker(index as u16, segment.geometry().may_repeat());
+            let repeated = segment.rows().bury_worker(index as u16, segment.geometry().may_repeat());
+            segment.counts().repeated.fetch_add(repeated as u64, Ordering::Relaxed);
             &segment.workers()[index]
         }
     };

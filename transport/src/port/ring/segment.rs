@@ -37,6 +37,8 @@ pub(super) struct Counts {
     pub(super) clients: AtomicU32,
     pub(super) workers: AtomicU32,
     pub(super) looked: AtomicU64,
+    /// Requests that another worker ran again, since the ring was made.
+    pub(super) repeated: AtomicU64,
 }
 
 const _: () = assert!(size_of::<Place>() == PLACE_BYTES && size_of::<Head>() == 64 && size_of::<Counts>() == 64);
