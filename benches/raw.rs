@@ -125,6 +125,10 @@ impl RawNode {
         Ok(Self { node })
     }
 
+    pub(crate) fn node(&self) -> &Node<FileService> {
+        &self.node
+    }
+
     /// Opens or makes a topic with the settings of one of tensorbus.
     ///
     /// # Errors
