@@ -93,7 +93,8 @@ impl RingBuilder {
         self
     }
 
-    /// How long this side looks for what it waits for before it sleeps. Default: [`DEFAULT_SPIN`](crate::DEFAULT_SPIN).
+    /// How long this side looks for what it waits for before it sleeps. Default: [`DEFAULT_SPIN`](crate::DEFAULT_SPIN). Where looking
+    /// has been in vain four times in a row, only every eighth wait does.
     pub fn spin(mut self, bound: Duration) -> Self {
         self.spin = bound;
         self
@@ -109,9 +110,9 @@ impl RingBuilder {
         self.check()?;
         self.spec.credits = self.credits.unwrap_or((self.spec.rows / 4).max(1));
         let geometry = Geometry::new(&self.spec)?;
-        let port = RingWorkerPort::create(&self.bus.node, &self.name, geometry.clone(), self.bus.clone())
+        let port = RingWorkerPort::create(&self.bus.node, &self.name, geometry.clone(), self.spin, self.bus.clone())
             .map_err(|failure| RingError::of(failure, &self.name, Some(&geometry)))?;
-        Ok(RingWorker::new(port, geometry, self.name, self.spin))
+        Ok(RingWorker::new(port, geometry, self.name))
     }
 
     /// Becomes a client of the ring that the name means, whether its workers live or not.
@@ -120,9 +121,9 @@ impl RingBuilder {
     /// [`RingError`]; [`RingError::NotThere`] if no worker has made one.
     pub fn client(self) -> Result<RingClient, RingError> {
         self.check()?;
-        let port = RingClientPort::create(&self.bus.node, &self.name, self.bus.clone())
+        let port = RingClientPort::create(&self.bus.node, &self.name, self.spin, self.bus.clone())
             .map_err(|failure| RingError::of(failure, &self.name, None))?;
-        RingClient::new(port, self.name, self.spin)
+        RingClient::new(port, self.name)
     }
 
     fn check(&self) -> Result<(), RingError> {

@@ -22,7 +22,6 @@ struct Shared {
     port: RingClientPort,
     geometry: Geometry,
     name: String,
-    spin: Duration,
     copied_bytes: AtomicU64,
 }
 
@@ -60,9 +59,9 @@ impl Drop for Row {
 }
 
 impl RingClient {
-    pub(super) fn new(port: RingClientPort, name: String, spin: Duration) -> Result<Self, RingError> {
+    pub(super) fn new(port: RingClientPort, name: String) -> Result<Self, RingError> {
         let geometry = port.segment().map_err(|Forked| RingError::Forked)?.geometry().clone();
-        Ok(Self { shared: Arc::new(Shared { port, geometry, name, spin, copied_bytes: AtomicU64::new(0) }) })
+        Ok(Self { shared: Arc::new(Shared { port, geometry, name, copied_bytes: AtomicU64::new(0) }) })
     }
 
     /// Takes a row to write a request into. Waits for a free one, at most as long as `timeout`; zero asks once.
@@ -73,7 +72,7 @@ impl RingClient {
     pub fn loan(&self, timeout: Duration) -> Result<RequestMut, RequestLoanError> {
         let client = &self.shared;
         let ring = || client.name.clone();
-        match client.port.loan(client.spin, &Deadline::after(timeout)) {
+        match client.port.loan(&Deadline::after(timeout)) {
             Ok(index) => Ok(RequestMut { row: Row { client: client.clone(), index } }),
             Err(RowFailure::NoCredits { credits }) => Err(RequestLoanError::NoCredits { ring: ring(), credits }),
             Err(RowFailure::Full { rows }) => Err(RequestLoanError::Overloaded { ring: ring(), rows, waited: timeout }),
@@ -210,7 +209,7 @@ impl Pending {
     pub fn wait(self, timeout: Duration) -> Result<Answer, AnswerError> {
         let client = &self.row.client;
         let ring = || client.name.clone();
-        match client.port.wait(self.row.index, client.spin, &Deadline::after(timeout)) {
+        match client.port.wait(self.row.index, &Deadline::after(timeout)) {
             Ok(Waited::Ended(outcome)) => self.ended(outcome),
             Ok(Waited::NoWorker) => Err(AnswerError::NoWorker { ring: ring() }),
             Ok(Waited::Timeout) => Err(AnswerError::Timeout { ring: ring(), waited: timeout }),

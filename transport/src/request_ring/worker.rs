@@ -13,7 +13,6 @@ pub struct RingWorker {
     shared: Arc<Shared>,
     /// Where the last batch ended: the next one is looked for from there on, so that no request is passed over for ever.
     next: usize,
-    spin: Duration,
 }
 
 #[derive(Debug)]
@@ -24,8 +23,8 @@ pub(super) struct Shared {
 }
 
 impl RingWorker {
-    pub(super) fn new(port: RingWorkerPort, geometry: Geometry, name: String, spin: Duration) -> Self {
-        Self { shared: Arc::new(Shared { port, geometry, name }), next: 0, spin }
+    pub(super) fn new(port: RingWorkerPort, geometry: Geometry, name: String) -> Self {
+        Self { shared: Arc::new(Shared { port, geometry, name }), next: 0 }
     }
 
     /// Takes requests whose rows lie side by side, at most `max`. Waits for the first, at most as long as `timeout`.
@@ -38,7 +37,7 @@ impl RingWorker {
     pub fn take(&mut self, max: usize, timeout: Duration) -> Result<Batch, TakeError> {
         let worker = &self.shared;
         let ring = || worker.name.clone();
-        match worker.port.take(self.next, max.max(1), self.spin, &Deadline::after(timeout)) {
+        match worker.port.take(self.next, max.max(1), &Deadline::after(timeout)) {
             Ok(Some(rows)) => {
                 self.next = rows.end % worker.geometry.rows();
                 Ok(Batch::new(worker.clone(), rows))

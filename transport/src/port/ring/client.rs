@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::open::{RingFailure, enter};
 use super::party::{Party, Role};
 use super::segment::Segment;
-use super::wait::{sleep_until, spin};
+use super::wait::{Spin, sleep_until};
 use crate::os::{Deadline, Forked};
 use crate::port::node::Node;
 use crate::port::turn::{Part, Turn};
@@ -31,6 +31,7 @@ struct Client {
     held: AtomicUsize,
     /// One thread at a time waits for a free row: a client has one place to hear of it.
     waits_for_a_row: Gate,
+    spin: Spin,
     /// Those that nobody waits at.
     sockets: Mutex<Vec<Socket>>,
 }
@@ -65,11 +66,21 @@ impl From<Errno> for RowFailure {
 }
 
 impl RingClientPort {
-    pub(crate) fn create(node: &Node, name: &str, home: Arc<dyn Any + Send + Sync>) -> Result<Self, RingFailure> {
+    pub(crate) fn create(
+        node: &Node,
+        name: &str,
+        spin: Duration,
+        home: Arc<dyn Any + Send + Sync>,
+    ) -> Result<Self, RingFailure> {
         let _turn = Turn::take(node.directory())?;
         let party = enter(node, name, Role::Client)?;
-        let client =
-            Client { party, held: AtomicUsize::new(0), waits_for_a_row: Gate::default(), sockets: Mutex::default() };
+        let client = Client {
+            party,
+            held: AtomicUsize::new(0),
+            waits_for_a_row: Gate::default(),
+            spin: Spin::new(spin),
+            sockets: Mutex::default(),
+        };
         Ok(Self { client: Part::new(client, node.directory()), _home: home })
     }
 
@@ -89,7 +100,7 @@ impl RingClientPort {
 
     /// A row to write inputs into; waits for one at most until the deadline.
     #[inline]
-    pub(crate) fn loan(&self, spins: Duration, deadline: &Deadline) -> Result<usize, RowFailure> {
+    pub(crate) fn loan(&self, deadline: &Deadline) -> Result<usize, RowFailure> {
         let client = self.client.get()?;
         let credits = client.party.segment.geometry().credits();
         if client.held.fetch_add(1, Ordering::Relaxed) >= credits {
@@ -98,7 +109,7 @@ impl RingClientPort {
         }
         let row = match client.party.segment.rows().loan(client.party.index) {
             Some(row) => Ok(row),
-            None => client.wait_for_a_row(spins, deadline),
+            None => client.wait_for_a_row(deadline),
         };
         if row.is_err() {
             client.held.fetch_sub(1, Ordering::Relaxed);
@@ -124,11 +135,11 @@ impl RingClientPort {
 
     /// Waits until the request in the row has ended.
     #[inline]
-    pub(crate) fn wait(&self, row: usize, spins: Duration, deadline: &Deadline) -> Result<Waited, RowFailure> {
+    pub(crate) fn wait(&self, row: usize, deadline: &Deadline) -> Result<Waited, RowFailure> {
         let client = self.client.get()?;
         let party = &client.party;
         let look = || party.segment.rows().answer(row, party.index).map(Waited::Ended);
-        if let Some(ended) = spin(spins, look) {
+        if let Some(ended) = client.spin.look(look) {
             return Ok(ended);
         }
         let sleeper = &party.segment.rows().heads[row].sleeper;
@@ -155,14 +166,14 @@ impl RingClientPort {
 
 impl Client {
     #[cold]
-    fn wait_for_a_row(&self, spins: Duration, deadline: &Deadline) -> Result<usize, RowFailure> {
+    fn wait_for_a_row(&self, deadline: &Deadline) -> Result<usize, RowFailure> {
         let segment = &self.party.segment;
         let full = || RowFailure::Full { rows: segment.geometry().rows() };
         let look = || segment.rows().loan(self.party.index);
         if deadline.left().is_none() {
             return Err(full());
         }
-        if let Some(row) = spin(spins, look) {
+        if let Some(row) = self.spin.look(look) {
             return Ok(row);
         }
         let _alone = self.waits_for_a_row.enter(deadline).ok_or_else(full)?;

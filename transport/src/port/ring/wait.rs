@@ -7,25 +7,52 @@ use super::party::Party;
 use crate::os::Deadline;
 use crate::port::wake::{self, Socket};
 use crate::ring::Sleeper;
+use crate::sync::{AtomicU32, Ordering};
 
 /// Who sleeps looks again after this time: what they wait for may be the business of one who died before ringing, or is stopped.
 pub(super) const TICK: Duration = Duration::from_millis(100);
 /// Looks between two looks at the clock.
 const LOOKS: u32 = 32;
 
-/// Looks again and again for a short while.
-#[inline]
-pub(super) fn spin<T>(bound: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
-    let start = Instant::now();
-    loop {
-        for _ in 0..LOOKS {
-            if let found @ Some(_) = look() {
-                return found;
+/// Looks before it sleeps, as long as that helps: where many share few cores, or what is waited for takes long, it only takes time
+/// from others.
+#[derive(Debug)]
+pub(super) struct Spin {
+    bound: Duration,
+    /// Waits in a row in which looking has found nothing.
+    in_vain: AtomicU32,
+}
+
+/// Waits in vain after which most do not spin any more.
+const HOPE: u32 = 4;
+/// Then one of so many still does, to see whether it helps again.
+const PROBE: u32 = 8;
+
+impl Spin {
+    pub(super) fn new(bound: Duration) -> Self {
+        Self { bound, in_vain: AtomicU32::new(0) }
+    }
+
+    /// Looks again and again for a short while.
+    #[inline]
+    pub(super) fn look<T>(&self, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+        let in_vain = self.in_vain.load(Ordering::Relaxed);
+        let bound = if in_vain < HOPE || in_vain.is_multiple_of(PROBE) { self.bound } else { Duration::ZERO };
+        let start = Instant::now();
+        loop {
+            for _ in 0..LOOKS {
+                if let found @ Some(_) = look() {
+                    if in_vain != 0 {
+                        self.in_vain.store(0, Ordering::Relaxed);
+                    }
+                    return found;
+                }
+                std::hint::spin_loop();
             }
-            std::hint::spin_loop();
-        }
-        if start.elapsed() >= bound {
-            return None;
+            if start.elapsed() >= bound {
+                self.in_vain.store(in_vain.wrapping_add(1), Ordering::Relaxed);
+                return None;
+            }
         }
     }
 }
@@ -60,5 +87,28 @@ pub(super) fn sleep_until<T>(
         if let given_up @ Some(_) = give_up() {
             return Ok(given_up);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_spins_in_vain_stops_and_tries_again() {
+        let spin = Spin::new(Duration::from_millis(1));
+        let looks = || {
+            let mut looks = 0;
+            spin.look(|| {
+                looks += 1;
+                None::<()>
+            });
+            looks > LOOKS
+        };
+        let spins: Vec<_> = (0..17).map(|_| looks()).collect();
+        let expected: Vec<_> = (0..17).map(|wait| wait < 4 || wait == 8 || wait == 16).collect();
+        assert_eq!(spins, expected);
+        assert_eq!(spin.look(|| Some(1)), Some(1));
+        assert!(looks(), "it helped");
     }
 }

@@ -10,7 +10,7 @@ use super::geometry::Geometry;
 use super::open::{RingFailure, enter_or_make};
 use super::party::{Party, Role};
 use super::segment::Segment;
-use super::wait::{sleep_until, spin};
+use super::wait::{Spin, sleep_until};
 use crate::os::{Deadline, Forked};
 use crate::port::node::Node;
 use crate::port::turn::{Part, Turn};
@@ -29,6 +29,7 @@ pub(crate) struct RingWorkerPort {
 struct Worker {
     party: Party,
     socket: Socket,
+    spin: Spin,
 }
 
 impl RingWorkerPort {
@@ -36,12 +37,13 @@ impl RingWorkerPort {
         node: &Node,
         name: &str,
         geometry: Geometry,
+        spin: Duration,
         home: Arc<dyn Any + Send + Sync>,
     ) -> Result<Self, RingFailure> {
         let _turn = Turn::take(node.directory())?;
         let socket = Socket::new(node.directory())?;
         let party = enter_or_make(node, name, geometry)?;
-        Ok(Self { worker: Part::new(Worker { party, socket }, node.directory()), _home: home })
+        Ok(Self { worker: Part::new(Worker { party, socket, spin: Spin::new(spin) }, node.directory()), _home: home })
     }
 
     pub(crate) fn segment(&self) -> Result<&Segment, Forked> {
@@ -64,12 +66,11 @@ impl RingWorkerPort {
         &self,
         from: usize,
         max: usize,
-        spins: Duration,
         deadline: &Deadline,
     ) -> Result<Option<Range<usize>>, RowFailure> {
-        let Worker { party, socket } = self.worker.get()?;
+        let Worker { party, socket, spin } = self.worker.get()?;
         let look = || party.segment.rows().take(from, max, party.index);
-        if let found @ Some(_) = spin(spins, look) {
+        if let found @ Some(_) = spin.look(look) {
             return Ok(found);
         }
         let sleeper = &party.place().sleeper;
