@@ -62,6 +62,7 @@ fn main() -> anyhow::Result<()> {
         "fork-and-use" => forking::fork_and_use(),
         "fork-weights" => forking::fork_weights(),
         "fork-service" => forking::fork_service(),
+        "ring-client" => ring_client(args.get(1).context("a name")?),
         "hostile" => hostile::run(),
         "models" => models::run(),
         "models-for-ever" => models::run_for_ever(),
@@ -84,6 +85,15 @@ fn say(line: impl std::fmt::Display) {
 fn told() -> bool {
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).is_ok_and(|read| read > 0)
+}
+
+/// A client of a ring that does nothing.
+fn ring_client(name: &str) -> anyhow::Result<()> {
+    let bus = Bus::open()?;
+    let _client = bus.ring(name).client()?;
+    say("ready");
+    told();
+    Ok(())
 }
 
 fn pattern(sequence: usize, len: usize) -> Vec<u32> {

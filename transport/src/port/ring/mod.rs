@@ -6,12 +6,16 @@ mod geometry;
 mod open;
 mod party;
 mod segment;
+mod slot_layout;
+mod slots;
 mod wait;
 mod worker;
 
-pub(crate) use client::{RingClientPort, RowFailure, Waited};
-pub(crate) use geometry::{Geometry, RingSpec, Side};
+pub(crate) use client::{Held, RingClientPort, RowFailure, Waited};
+pub(crate) use geometry::{Geometry, RingSpec, Side, of_rows};
 pub use geometry::{MAX_RING_CLIENTS, MAX_RING_ROWS, MAX_RING_WORKERS, RING_VERSION, RingFormatError, RingSpecError};
 pub(crate) use open::{MAX_RING_NAME, RingFailure};
+pub use slots::ShapeError;
+pub(crate) use slots::{Gathered, Tensors, with_shape};
 
-pub(crate) use worker::RingWorkerPort;
+pub(crate) use worker::{RingWorkerPort, SAID, Source};
