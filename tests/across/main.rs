@@ -25,6 +25,7 @@ mod policies;
 mod pools;
 mod promises;
 mod quota;
+mod rings;
 mod waiting;
 mod weights;
 

@@ -36,7 +36,7 @@ pub(crate) use node::{Node, NodeError, members_of};
 pub(crate) use receiver::Asleep;
 pub(crate) use receiver::{ReceiveFailure, Received, Receiver};
 pub(crate) use ring::{
-    Geometry, MAX_RING_NAME, RingClientPort, RingFailure, RingSpec, RingWorkerPort, RowFailure, Side, Waited,
+    Geometry, MAX_RING_NAME, RingClientPort, RingFailure, RingSpec, RingWorkerPort, RowFailure, Segment, Side, Waited,
 };
 pub use ring::{MAX_RING_CLIENTS, MAX_RING_ROWS, MAX_RING_WORKERS, RING_VERSION, RingFormatError, RingSpecError};
 pub use sender::DRAIN_ON_DROP;

@@ -13,5 +13,5 @@ pub(crate) use client::{RingClientPort, RowFailure, Waited};
 pub(crate) use geometry::{Geometry, RingSpec, Side};
 pub use geometry::{MAX_RING_CLIENTS, MAX_RING_ROWS, MAX_RING_WORKERS, RING_VERSION, RingFormatError, RingSpecError};
 pub(crate) use open::{MAX_RING_NAME, RingFailure};
-
+pub(crate) use segment::Segment;
 pub(crate) use worker::RingWorkerPort;
