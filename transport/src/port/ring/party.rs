@@ -100,7 +100,8 @@ impl Party {
     }
 
     pub(super) fn has_workers(&self) -> bool {
-        Role::Worker.places(&self.segment).iter().any(|place| place.taken.load(Ordering::Relaxed) != 0)
+        // Whoever sees a place free sees what was done to the rows before.
+        Role::Worker.places(&self.segment).iter().any(|place| place.taken.load(Ordering::Acquire) != 0)
     }
 
     /// Process ids of the living.
