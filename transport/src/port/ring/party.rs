@@ -73,8 +73,9 @@ impl Party {
         let place = &places[index];
         place.sleeper.get_up();
         place.pid.store(std::process::id(), Ordering::Relaxed);
-        place.taken.store(1, Ordering::Release);
+        // First: a place that is taken and not counted would be looked at by nobody, were this process killed in between.
         count.fetch_max(index as u32 + 1, Ordering::Release);
+        place.taken.store(1, Ordering::Release);
         Ok(Some(Self {
             index: index as u16,
             role,
