@@ -430,7 +430,7 @@ fn a_damaged_file_is_an_error_and_the_next_worker_makes_another_ring() {
         (16, 5000, |error| matches!(error, RingFormatError::Spec(RingSpecError::Rows { rows: 5000 }))),
         (20, 0, |error| matches!(error, RingFormatError::Spec(RingSpecError::Credits { credits: 0, .. }))),
         (24, 1, |error| matches!(error, RingFormatError::Description { side: "inputs", .. })),
-        (28, u32::MAX, |error| matches!(error, RingFormatError::TooShort { .. })),
+        (28, u32::MAX, |error| matches!(error, RingFormatError::Description { side: "outputs", .. })),
         (32, 64, |error| matches!(error, RingFormatError::Length { stated: 64, .. })),
     ];
     for (number, (at, lie, is_right)) in lies.into_iter().enumerate() {

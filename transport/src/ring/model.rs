@@ -84,7 +84,9 @@ impl Model {
                 self.states.insert(row, State::Abandoned { worker });
                 return false;
             }
-            State::Ready { .. } => drop(self.stale.insert(row)),
+            State::Ready { .. } => {
+                self.stale.insert(row);
+            }
             _ => {}
         }
         true
@@ -98,7 +100,7 @@ impl Model {
     fn take_bits(&mut self, from: usize, max: usize) -> Option<Range<usize>> {
         let start = (from..self.rows).chain(0..self.rows).find(|&row| self.has_bit(row))?;
         let end = (start..self.rows).take(max).take_while(|&row| self.has_bit(row)).last()? + 1;
-        (start..end).for_each(|row| drop(self.stale.remove(&row)));
+        self.stale.retain(|row| !(start..end).contains(row));
         Some(start..end)
     }
 
@@ -140,12 +142,16 @@ impl Model {
     }
 
     fn client_dies(&mut self, client: u16) {
-        self.of(|state| state.client() == Some(client)).into_iter().for_each(|row| drop(self.let_go(row)));
+        for row in self.of(|state| state.client() == Some(client)) {
+            self.let_go(row);
+        }
     }
 
     fn worker_dies(&mut self, worker: u16) {
         let outcome = if self.may_repeat { Outcome::Again } else { Outcome::Failed(WORKER_DIED) };
-        self.of(|state| state.worker() == Some(worker)).into_iter().for_each(|row| drop(self.finish(row, outcome)));
+        for row in self.of(|state| state.worker() == Some(worker)) {
+            self.finish(row, outcome);
+        }
     }
 }
 
@@ -209,7 +215,8 @@ fn agree(rows: &Rows<'_>, model: &mut Model, step: Step) -> Result<(), TestCaseE
         }
         Step::ClientDiesSubmitting(client, which) => {
             if let Some(row) = pick(&model.of(|state| state == State::Writing { client }), which) {
-                prop_assert!(rows.change(row, State::Writing { client }, State::Ready { client }));
+                let changed = rows.change(row, State::Writing { client }, State::Ready { client });
+                prop_assert!(changed);
             }
             rows.bury_client(client);
             model.client_dies(client);

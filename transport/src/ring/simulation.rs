@@ -12,7 +12,7 @@ const WORKERS: u16 = 3;
 const CREDITS: usize = 4;
 const STEPS: u64 = 1_000_000;
 /// Then nothing new begins, and everything has to end.
-const STEPS_A_ROUND: u64 = 2000;
+const STEPS_A_ROUND: u64 = 10_000;
 
 /// Two numbers that are written one after the other: torn if they differ.
 type Data = [u64; 2];
@@ -76,12 +76,19 @@ struct World {
     heads: Vec<Head>,
     words: Vec<AtomicU64>,
     cursor: AtomicU64,
-    inputs: Vec<Data>,
-    outputs: Vec<Data>,
     clients: Vec<Client>,
     workers: Vec<Worker>,
     undertaker: Undertaker,
+    around: Around,
+}
+
+/// What is there beside the rows' states, and who looks on.
+struct Around {
+    inputs: Vec<Data>,
+    outputs: Vec<Data>,
     may_repeat: bool,
+    /// Nothing new begins, nobody dies.
+    is_over: bool,
     /// How often each request that has not ended was begun.
     begun: BTreeMap<u64, u32>,
     next: u64,
@@ -120,48 +127,55 @@ impl World {
             heads: (0..rows).map(|_| Head::default()).collect(),
             words: (0..rows.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
             cursor: AtomicU64::new(0),
-            inputs: vec![[0; 2]; rows],
-            outputs: vec![[0; 2]; rows],
             clients: (0..CLIENTS).map(client).collect(),
             workers: (0..WORKERS).map(worker).collect(),
             undertaker: Undertaker::default(),
-            may_repeat,
-            begun: BTreeMap::new(),
-            next: 1,
-            seen: Seen::default(),
-            random: Random(seed),
+            around: Around {
+                inputs: vec![[0; 2]; rows],
+                outputs: vec![[0; 2]; rows],
+                may_repeat,
+                is_over: false,
+                begun: BTreeMap::new(),
+                next: 1,
+                seen: Seen::default(),
+                random: Random(seed),
+            },
         }
     }
 
-    /// One step of anybody. `is_over`: nothing new begins, nobody dies.
-    fn step(&mut self, is_over: bool) {
+    /// One step of anybody.
+    fn step(&mut self) {
         let rows = Rows { heads: &self.heads, ready: Bits::new(&self.words), cursor: &self.cursor };
-        match self.random.below(usize::from(CLIENTS + WORKERS) + 2) {
+        let around = &mut self.around;
+        let dies = |around: &mut Around, one_in| !around.is_over && around.random.one_in(one_in);
+        match around.random.below(usize::from(CLIENTS + WORKERS) + 2) {
             who if who < usize::from(CLIENTS) => {
-                let (client, data) = (&mut self.clients[who], (&mut self.inputs, &self.outputs));
-                if !is_over && !client.is_dead && self.random.one_in(150) {
+                let client = &mut self.clients[who];
+                if client.is_dead {
+                } else if dies(around, 150) {
                     client.is_dead = true;
-                    self.seen.died[0] += 1;
-                } else if !client.is_dead {
-                    let bounds = (self.may_repeat, is_over);
-                    client.step(&rows, data, &mut self.random, &mut self.begun, &mut self.next, bounds, &mut self.seen);
+                    around.seen.died[0] += 1;
+                } else {
+                    client.step(&rows, around);
                 }
             }
             who if who < usize::from(CLIENTS + WORKERS) => {
-                let (worker, data) = (&mut self.workers[who - usize::from(CLIENTS)], (&self.inputs, &mut self.outputs));
-                if !is_over && !worker.is_dead && self.random.one_in(100) {
+                let worker = &mut self.workers[who - usize::from(CLIENTS)];
+                if worker.is_dead {
+                } else if dies(around, 100) {
                     worker.is_dead = true;
-                    self.seen.died[1] += 1;
-                } else if !worker.is_dead {
-                    worker.step(&rows, data, &mut self.random, &mut self.begun, self.may_repeat, &mut self.seen);
+                    around.seen.died[1] += 1;
+                } else {
+                    worker.step(&rows, around);
                 }
             }
-            _ => self.bury(is_over),
+            _ => self.bury(),
         }
     }
 
     /// One step of the undertaker, or its death, after which the next one begins anew.
-    fn bury(&mut self, is_over: bool) {
+    fn bury(&mut self) {
+        let around = &mut self.around;
         let rows = Rows { heads: &self.heads, ready: Bits::new(&self.words), cursor: &self.cursor };
         let Some((is_worker, index, row)) = self.undertaker.grave else {
             // Workers first, as in `bury_the_dead`.
@@ -170,15 +184,15 @@ impl World {
             self.undertaker.grave = worker.or_else(client);
             return;
         };
-        if !is_over && self.random.one_in(100) {
-            self.seen.died[2] += 1;
+        if !around.is_over && around.random.one_in(100) {
+            around.seen.died[2] += 1;
             self.undertaker.grave = None;
             return;
         }
         if row < self.heads.len() {
             // What `bury_worker` and `bury_client` do, of which either half may be the last.
             if is_worker && rows.state(row).and_then(State::worker) == Some(index) {
-                rows.finish(row, index, if self.may_repeat { Outcome::Again } else { Outcome::Failed(WORKER_DIED) });
+                rows.finish(row, index, if around.may_repeat { Outcome::Again } else { Outcome::Failed(WORKER_DIED) });
             } else if is_worker && matches!(rows.state(row), Some(State::Ready { .. })) {
                 rows.ready.set(row);
                 self.undertaker.grave = Some((is_worker, index, row + 1));
@@ -199,8 +213,10 @@ impl World {
         } else {
             let client = &mut self.clients[usize::from(index)];
             client.is_dead = false;
-            self.seen.lost_to_death += client.held.len() as u64;
-            client.held.drain(..).for_each(|held| drop(self.begun.remove(&held.request)));
+            around.seen.lost_to_death += client.held.len() as u64;
+            for held in client.held.drain(..) {
+                around.begun.remove(&held.request);
+            }
         }
     }
 
@@ -215,20 +231,11 @@ impl World {
 }
 
 impl Client {
-    #[expect(clippy::too_many_arguments, reason = "the parts of a world")]
-    fn step(
-        &mut self,
-        rows: &Rows<'_>,
-        (inputs, outputs): (&mut [Data], &[Data]),
-        random: &mut Random,
-        begun: &mut BTreeMap<u64, u32>,
-        next: &mut u64,
-        (may_repeat, is_over): (bool, bool),
-        seen: &mut Seen,
-    ) {
+    fn step(&mut self, rows: &Rows<'_>, around: &mut Around) {
+        let Around { inputs, outputs, begun, next, seen, random, .. } = around;
         let which = random.below(CREDITS);
         let Some(held) = self.held.get_mut(which) else {
-            if let Some(row) = if is_over || self.held.len() == CREDITS { None } else { rows.loan(self.index) } {
+            if let Some(row) = if around.is_over || self.held.len() == CREDITS { None } else { rows.loan(self.index) } {
                 self.held.push(Held { row, request: *next, phase: Phase::Writing(0) });
                 begun.insert(*next, 0);
                 *next += 1;
@@ -268,7 +275,7 @@ impl Client {
                     held.phase = Phase::Reading;
                 }
                 Some(Outcome::Failed(WORKER_DIED)) => {
-                    assert!(!may_repeat, "it could be repeated");
+                    assert!(!around.may_repeat, "it could be repeated");
                     seen.refused += 1;
                     held.phase = Phase::Reading;
                 }
@@ -280,15 +287,8 @@ impl Client {
 }
 
 impl Worker {
-    fn step(
-        &mut self,
-        rows: &Rows<'_>,
-        (inputs, outputs): (&[Data], &mut [Data]),
-        random: &mut Random,
-        begun: &mut BTreeMap<u64, u32>,
-        may_repeat: bool,
-        seen: &mut Seen,
-    ) {
+    fn step(&mut self, rows: &Rows<'_>, around: &mut Around) {
+        let Around { inputs, outputs, begun, seen, random, .. } = around;
         let index = self.index;
         if let Some(row) = self.back.pop_front() {
             rows.ready.set(row);
@@ -318,7 +318,7 @@ impl Worker {
                     if let Some(times) = begun.get_mut(&first) {
                         *times += 1;
                         seen.repeated += u64::from(*times > 1);
-                        assert!(may_repeat || *times == 1, "request {first} is run for the {times}. time");
+                        assert!(around.may_repeat || *times == 1, "request {first} is run for the {times}. time");
                     }
                 }
                 (Some(request), 2) => {
@@ -343,19 +343,20 @@ fn clients_and_workers_at_random() {
     println!("seed: TENSORBUS_SEED={seed}");
     for (round, rows) in [5, 16, 70].into_iter().cycle().enumerate().take((steps / STEPS_A_ROUND) as usize) {
         let mut world = World::new(rows, round % 2 == 0, seed.wrapping_add(round as u64));
-        (0..STEPS_A_ROUND).for_each(|_| world.step(false));
+        (0..STEPS_A_ROUND).for_each(|_| world.step());
+        world.around.is_over = true;
         let mut left = 0;
         while !world.is_quiet() {
-            world.step(true);
+            world.step();
             left += 1;
             let held = || world.clients.iter().map(|client| &client.held).collect::<Vec<_>>();
-            assert!(left < 100_000, "round {round}: requests that never end: {:?}", held());
+            assert!(left < 1_000_000, "round {round}: requests that never end: {:?}", held());
         }
         for row in 0..rows {
-            assert_eq!(world.state(row), Some(State::Free), "round {round}: row {row} is lost; {:?}", world.seen);
+            assert_eq!(world.state(row), Some(State::Free), "round {round}: row {row} is lost; {:?}", world.around.seen);
         }
         if round < 6 {
-            println!("{rows} rows, {:?}", world.seen);
+            println!("{rows} rows, {:?}", world.around.seen);
         }
     }
 }
