@@ -183,26 +183,27 @@ pub(crate) fn client_for_ever(
     stays: &str,
     workers: &str,
 ) -> anyhow::Result<()> {
-    let told = Told::to_begin();
     let descriptors = count_descriptors()?;
     let (mut random, mut counts, mut next) = (Random(seed), Counts::default(), 0);
-    let mut directory = None;
+    let mut bus = Bus::open()?;
+    let mut client = bus.ring(name).client()?;
+    let directory = bus.directory().to_owned();
+    let told = Told::to_begin();
     while told.to_go_on() {
-        let bus = Bus::open()?;
-        directory = Some(bus.directory().to_owned());
-        for _ in 0..1 + random.below(4) {
-            // Sometimes only to leave again.
-            let client = bus.ring(name).spin(random.micros(100)).client()?;
-            let mut left = if stays == "stays" { u64::MAX } else { random.below(200) };
-            while left > 0 && told.to_go_on() {
-                some_requests(&client, &mut random, &mut counts, &mut next, (policy, workers))?;
-                left -= 1;
-            }
+        let mut left = if stays == "stays" { u64::MAX } else { random.below(200) };
+        while left > 0 && told.to_go_on() {
+            some_requests(&client, &mut random, &mut counts, &mut next, (policy, workers))?;
+            left -= 1;
         }
+        drop(client);
+        if random.below(4) == 0 {
+            drop(bus);
+            bus = Bus::open()?;
+        }
+        client = bus.ring(name).spin(random.micros(100)).client()?;
     }
-    if let Some(directory) = directory {
-        nothing_is_left(descriptors, &directory)?;
-    }
+    drop((client, bus));
+    nothing_is_left(descriptors, &directory)?;
     let Counts { answered, refused, died, no_worker, withdrawn, overloaded } = counts;
     say(format!("{answered} {refused} {died} {no_worker} {withdrawn} {overloaded}"));
     Ok(())
@@ -218,7 +219,8 @@ fn some_requests(
 ) -> anyhow::Result<()> {
     let mut pending = Vec::new();
     for _ in 0..1 + random.below(4) {
-        let is_patient = random.below(4) > 0;
+        // Who waits for a row while it has some can wait for one who does the same.
+        let is_patient = pending.is_empty() && random.below(4) > 0;
         match client.loan(if is_patient { PATIENCE } else { random.micros(2000) }) {
             Ok(mut request) => {
                 // A process's numbers do not come twice, whoever else gets its process id later.

@@ -6,9 +6,12 @@
 //! `TENSORBUS_KILLS` sets the number of kills, `TENSORBUS_SEED` repeats the choices of a run. A test program of its own:
 //! it counts the descriptors of the whole process.
 #![allow(clippy::unwrap_used, reason = "a failure ends the test")]
+#![expect(unreachable_pub, reason = "shared with a fuzz target")]
 
+mod hostile;
 #[path = "../node/sealed.rs"]
 mod sealed;
+mod seeds;
 #[path = "../across/support.rs"]
 #[allow(dead_code, reason = "shared with other tests, which use the rest")]
 mod support;
@@ -34,11 +37,10 @@ fn backend() -> Option<tensorbus::Backend> {
 /// In all sessions together; the heavy case has as many as clients beside them.
 const KILLS: u64 = 300;
 const KILLS_A_SESSION: u64 = 50;
-/// Then the load ends, and the checker looks.
-const KILLS_A_ROUND: u64 = 10;
 const CLIENTS: usize = 6;
 const WORKERS: usize = 3;
 const MANY_CLIENTS: usize = 100;
+const MANY_KILLS: u64 = 25;
 const RING: &str = "model/of-the.tests";
 
 /// What is asked for while others are killed.
@@ -53,6 +55,8 @@ struct Scene {
     come_and_go: bool,
     rows: usize,
     credits: usize,
+    /// Then the load ends, and the checker looks.
+    kills_a_round: u64,
 }
 
 /// Tests of this file run one after the other: they count descriptors.
@@ -80,6 +84,7 @@ fn whoever_is_killed_or_stopped_whenever_each_request_ends_and_nothing_is_left()
             come_and_go: true,
             rows: [16, 70][number as usize % 2],
             credits: 5,
+            kills_a_round: 10,
         };
         killed += kill_in_a_session(scene, KILLS_A_SESSION.min(kills - killed), &mut random);
     }
@@ -92,8 +97,9 @@ fn a_hundred_clients_and_three_workers_are_killed_and_stopped() {
     let mut random = Random::seeded();
     // They stay: to come and to leave is done one at a time, and so many who do nothing else would wait for each other.
     let (clients, come_and_go) = (MANY_CLIENTS, false);
-    let scene = Scene { may_repeat: true, one_stays: true, clients, come_and_go, rows: 128, credits: 5 };
-    kill_in_a_session(scene, 2 * KILLS_A_ROUND, &mut random);
+    let (rows, credits, kills_a_round) = (128, 5, MANY_KILLS);
+    let scene = Scene { may_repeat: true, one_stays: true, clients, come_and_go, rows, credits, kills_a_round };
+    kill_in_a_session(scene, MANY_KILLS, &mut random);
 }
 
 /// Kills so many. Returns how many.
@@ -116,7 +122,7 @@ fn kill_in_a_session(scene: Scene, kills: u64, random: &mut Random) -> u64 {
                     request(&client, scene);
                 }
             });
-            for _ in 0..KILLS_A_ROUND.min(kills - killed) {
+            for _ in 0..scene.kills_a_round.min(kills - killed) {
                 // The survivor's panic is told by `join`, and not waited for here.
                 if !survivor.is_finished() {
                     load.hurt_somebody(&session, random);
@@ -316,13 +322,16 @@ impl Load {
         let mut totals = Totals::default();
         // Workers last: a client's last request may need one.
         let (clients, workers): (Vec<_>, Vec<_>) = self.nodes.drain(..).partition(|(part, _)| *part == Part::Client);
-        for mut group in [clients, workers] {
-            group.iter_mut().for_each(|(_, node)| node.tell_to_end());
-            for (part, node) in &mut group {
-                let status = node.wait_for_end();
-                assert!(status.success(), "a {part:?} failed: {status}");
-                if *part == Part::Client {
-                    totals.add(&Totals::of(node.last_lines().last().unwrap()));
+        for mut those in [clients, workers] {
+            // Not all at once: who leaves waits for whoever came first, and does not wait for ever.
+            for group in those.chunks_mut(CLIENTS) {
+                group.iter_mut().for_each(|(_, node)| node.tell_to_end());
+                for (part, node) in group {
+                    let status = node.wait_for_end();
+                    assert!(status.success(), "a {part:?} failed: {status}");
+                    if *part == Part::Client {
+                        totals.add(&Totals::of(node.last_lines().last().unwrap()));
+                    }
                 }
             }
         }
