@@ -34,7 +34,8 @@ fn answer_to(seed: u64) -> u64 {
 pub(crate) fn client_by_hand(name: &str) -> anyhow::Result<()> {
     let bus = Bus::open()?;
     let client = bus.ring(name).spin(Duration::ZERO).client()?;
-    let (mut written, mut pending, mut answers) = (Vec::<RequestMut>::new(), Vec::<Pending>::new(), Vec::<Answer>::new());
+    let (mut written, mut pending, mut answers) =
+        (Vec::<RequestMut>::new(), Vec::<Pending>::new(), Vec::<Answer>::new());
     say("ready");
     for line in std::io::stdin().lines() {
         match line?.as_str() {
@@ -176,13 +177,7 @@ struct Counts {
 }
 
 /// Requests and checks, leaves and comes again, until it is killed or its stdin ends. `workers`: whether one is always there.
-pub(crate) fn client_for_ever(
-    name: &str,
-    seed: u64,
-    policy: &str,
-    stays: &str,
-    workers: &str,
-) -> anyhow::Result<()> {
+pub(crate) fn client_for_ever(name: &str, seed: u64, policy: &str, stays: &str, workers: &str) -> anyhow::Result<()> {
     let descriptors = count_descriptors()?;
     let (mut random, mut counts, mut next) = (Random(seed), Counts::default(), 0);
     let mut bus = Bus::open()?;

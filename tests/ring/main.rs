@@ -321,17 +321,19 @@ impl Load {
     fn end(&mut self) -> Totals {
         let mut totals = Totals::default();
         // Workers last: a client's last request may need one.
-        let (clients, workers): (Vec<_>, Vec<_>) = self.nodes.drain(..).partition(|(part, _)| *part == Part::Client);
-        for mut those in [clients, workers] {
-            // Not all at once: who leaves waits for whoever came first, and does not wait for ever.
-            for group in those.chunks_mut(CLIENTS) {
-                group.iter_mut().for_each(|(_, node)| node.tell_to_end());
-                for (part, node) in group {
-                    let status = node.wait_for_end();
-                    assert!(status.success(), "a {part:?} failed: {status}");
-                    if *part == Part::Client {
-                        totals.add(&Totals::of(node.last_lines().last().unwrap()));
-                    }
+        let (mut clients, workers): (Vec<_>, Vec<_>) =
+            self.nodes.drain(..).partition(|(part, _)| *part == Part::Client);
+        // Of many, most are killed: to leave is done one at a time, and a hundred who leave at once wait for each other.
+        for (_, mut node) in clients.split_off(CLIENTS) {
+            assert_eq!(node.kill().signal(), Some(9), "a client ended by itself");
+        }
+        for mut group in [clients, workers] {
+            group.iter_mut().for_each(|(_, node)| node.tell_to_end());
+            for (part, node) in &mut group {
+                let status = node.wait_for_end();
+                assert!(status.success(), "a {part:?} failed: {status}");
+                if *part == Part::Client {
+                    totals.add(&Totals::of(node.last_lines().last().unwrap()));
                 }
             }
         }

@@ -81,13 +81,19 @@ fn seeds() -> BTreeMap<String, Vec<u8>> {
     add("withdrawn", 3, &[loan, submit, take, (WITHDRAW, 0, 0, 0), look, finish, look]);
     add("batch-of-three", 69, &[loan, loan, loan, submit, submit, submit, take, finish, wait, wait, wait]);
     for (name, at) in [("magic", 0), ("version", 8), ("flags", 12), ("rows", 16), ("credits", 20), ("layouts", 24)] {
-        add(&format!("header-{name}"), 3, &[(HEADER, at, 0, 0x0102_0304), come, work, loan, submit, take, finish, wait]);
+        add(
+            &format!("header-{name}"),
+            3,
+            &[(HEADER, at, 0, 0x0102_0304), come, work, loan, submit, take, finish, wait],
+        );
     }
     add("header-length", 3, &[(HEADER, 32, 0, u32::MAX), come, work]);
     add("layout", 3, &[(LAYOUT, 0, 40, 0x0bad_0bad), come, work]);
-    for (name, word) in [("free", 0), ("writing", 1), ("running", 3), ("abandoned", 4), ("done", 5), ("failed", 6), ("none", 9)]
+    for (name, word) in
+        [("free", 0), ("writing", 1), ("running", 3), ("abandoned", 4), ("done", 5), ("failed", 6), ("none", 9)]
     {
-        let lies = [(WORD, word, 0, u32::MAX), look, wait, take, finish, come, (WORKERS, GO, 0, 0), (CLIENTS, GO, 0, 0)];
+        let lies =
+            [(WORD, word, 0, u32::MAX), look, wait, take, finish, come, (WORKERS, GO, 0, 0), (CLIENTS, GO, 0, 0)];
         add(&format!("word-{name}"), 0x80, &[&[loan, submit][..], &lies].concat());
     }
     add("word-while-written", 1, &[loan, (WORD, 5, 0, 0), submit, wait, look]);
@@ -96,9 +102,18 @@ fn seeds() -> BTreeMap<String, Vec<u8>> {
     add("bits-of-nobody", 5, &[(BITS, 0, 0, u32::MAX), take, loan, submit, take, finish, wait]);
     add("counts", 3, &[(COUNTS, 0, 0, u32::MAX), (COUNTS, 1, 0, u32::MAX), look, come, work, loan, submit, take]);
     add("looked-in-the-future", 3, &[(COUNTS, 3, 0, u32::MAX), loan, submit, wait]);
-    let places = [(WORKER_PLACE, 0, 63, 1), (CLIENT_PLACE, 0, 1023, 1), (CLIENT_PLACE, 2, 1023, 1), (COUNTS, 0, 0, 2000)];
-    add("places", 3, &[&places[..], &[(WANTING, 0, 124, u32::MAX), come, work, look, loan, submit, (WITHDRAW, 0, 0, 0)]].concat());
-    add("no-place", 3, &[(WORKER_PLACE, 0, 0, 0), (CLIENT_PLACE, 0, 0, 0), come, work, look, loan, submit, take, finish, wait]);
+    let places =
+        [(WORKER_PLACE, 0, 63, 1), (CLIENT_PLACE, 0, 1023, 1), (CLIENT_PLACE, 2, 1023, 1), (COUNTS, 0, 0, 2000)];
+    add(
+        "places",
+        3,
+        &[&places[..], &[(WANTING, 0, 124, u32::MAX), come, work, look, loan, submit, (WITHDRAW, 0, 0, 0)]].concat(),
+    );
+    add(
+        "no-place",
+        3,
+        &[(WORKER_PLACE, 0, 0, 0), (CLIENT_PLACE, 0, 0, 0), come, work, look, loan, submit, take, finish, wait],
+    );
     add("bells", 3, &[(BELL, 0, 0, 1), (BELL, 2, 0, 77), (WORKER_PLACE, 2, 0, 1), loan, submit, take, finish, wait]);
     add("text", 0, &[loan, submit, take, (FINISH, 0, 160, 0), (TEXT, 0, 0, 0xffff_ffff), wait]);
     seeds

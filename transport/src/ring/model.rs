@@ -68,7 +68,8 @@ struct Model {
 
 impl Model {
     fn loan(&mut self, client: u16) -> Option<usize> {
-        let row = (0..self.rows).map(|step| (self.cursor + step) % self.rows).find(|row| !self.states.contains_key(row));
+        let row =
+            (0..self.rows).map(|step| (self.cursor + step) % self.rows).find(|row| !self.states.contains_key(row));
         self.cursor = row.map_or(self.cursor + self.rows, |row| row + 1) % self.rows;
         self.states.insert(row?, State::Writing { client });
         row

@@ -120,9 +120,8 @@ fn answer_to(request: u64) -> u64 {
 impl World {
     fn new(rows: usize, may_repeat: bool, seed: u64) -> Self {
         let client = |index| Client { index, is_dead: false, held: Vec::new() };
-        let worker = |index| {
-            Worker { index, is_dead: false, bits: VecDeque::new(), back: VecDeque::new(), batch: Vec::new() }
-        };
+        let worker =
+            |index| Worker { index, is_dead: false, bits: VecDeque::new(), back: VecDeque::new(), batch: Vec::new() };
         Self {
             heads: (0..rows).map(|_| Head::default()).collect(),
             words: (0..rows.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
@@ -353,7 +352,12 @@ fn clients_and_workers_at_random() {
             assert!(left < 1_000_000, "round {round}: requests that never end: {:?}", held());
         }
         for row in 0..rows {
-            assert_eq!(world.state(row), Some(State::Free), "round {round}: row {row} is lost; {:?}", world.around.seen);
+            assert_eq!(
+                world.state(row),
+                Some(State::Free),
+                "round {round}: row {row} is lost; {:?}",
+                world.around.seen
+            );
         }
         if round < 6 {
             println!("{rows} rows, {:?}", world.around.seen);

@@ -448,9 +448,7 @@ mod tests {
         assert!(matches!(broken(16, 5), RingFormatError::Description { .. } | RingFormatError::NotRows { .. }));
         assert!(matches!(broken(20, 7), RingFormatError::Spec(RingSpecError::Credits { credits: 7, rows: 6 })));
         assert!(matches!(broken(24, 0), RingFormatError::Description { side: "inputs", .. }));
-        let too_long = |error: &RingFormatError, of| {
-            matches!(error, RingFormatError::Description { side, reason: DecodeError::LayoutLength { .. } } if *side == of)
-        };
+        let too_long = |error: &RingFormatError, of| matches!(error, RingFormatError::Description { side, reason: DecodeError::LayoutLength { .. } } if *side == of);
         assert!(too_long(&broken(27, 0xff), "inputs") && too_long(&broken(31, 0xff), "outputs"));
         assert!(matches!(broken(32, 1), RingFormatError::Length { .. }));
         assert!(matches!(read(&whole[..whole.len() - 64]), Err(RingFormatError::Length { .. })));

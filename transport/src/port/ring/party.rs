@@ -149,15 +149,17 @@ impl Party {
 }
 
 impl Drop for Party {
-    /// In a turn. Nothing is left, whatever its user has leaked.
+    /// In a turn. Nothing is left, whatever its user has leaked. If others kept the turn for too long it goes without: then one of them
+    /// may be giving the place away, and the file that is there is the next one's. If it is still ours, the next one replaces it.
     fn drop(&mut self) {
-        leave(&self.segment, self.role, usize::from(self.index), &self.mark_path);
+        let mark = Turn::is_mine(&self.directory).then_some(&*self.mark_path);
+        leave(&self.segment, self.role, usize::from(self.index), mark);
         wake_all(&self.segment, &self.directory, &self.ringer);
     }
 }
 
 /// In a turn. A step that is begun and not finished is done again by the next one, from the beginning.
-fn leave(segment: &Segment, role: Role, index: usize, mark: &Path) {
+fn leave(segment: &Segment, role: Role, index: usize, mark: Option<&Path>) {
     let place = match role {
         Role::Client => {
             segment.rows().bury_client(index as u16);
@@ -172,7 +174,9 @@ fn leave(segment: &Segment, role: Role, index: usize, mark: &Path) {
     };
     place.sleeper.get_up();
     place.taken.store(0, Ordering::Release);
-    let _ = std::fs::remove_file(mark);
+    if let Some(mark) = mark {
+        let _ = std::fs::remove_file(mark);
+    }
 }
 
 /// In a turn. Workers first: what a dead worker ran for a dead client is then withdrawn, and not run again.
@@ -182,7 +186,7 @@ fn bury_the_dead(segment: &Segment, directory: &Path, ringer: &Ringer) {
         for (index, place) in role.places(segment).iter().enumerate() {
             let mark = role.mark(segment.path(), index);
             if place.taken.load(Ordering::Acquire) != 0 && is_dead(&mark) {
-                leave(segment, role, index, &mark);
+                leave(segment, role, index, Some(&mark));
                 buried += 1;
             }
         }
@@ -233,4 +237,61 @@ fn new_mark(path: &Path) -> io::Result<Mapping> {
     let mapping = Mapping::read_only(&file, 1)?;
     keep_from_forks(&mapping)?;
     Ok(mapping)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::Dtype;
+    use crate::port::ring::geometry::{Geometry, RingSpec};
+
+    fn ring(directory: &Path) -> PathBuf {
+        let spec = RingSpec {
+            inputs: vec![("x".into(), Dtype::U8, vec![1])],
+            outputs: vec![("y".into(), Dtype::U8, vec![1])],
+            rows: 2,
+            credits: 2,
+            may_repeat: false,
+        };
+        let path = directory.join("ring@0");
+        let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        Segment::create(&file, &path, Geometry::new(&spec).unwrap()).unwrap();
+        path
+    }
+
+    fn enter(ring: &Path) -> Party {
+        let file = File::options().read(true).write(true).open(ring).unwrap();
+        let segment = Segment::map(&file, ring, Segment::look(&file).unwrap()).unwrap();
+        let ringer = Arc::new(Ringer::new().unwrap());
+        Party::enter(segment, Role::Client, ring.parent().unwrap(), &ringer).unwrap().unwrap()
+    }
+
+    #[test]
+    fn who_leaves_without_the_turn_leaves_the_file_of_the_next_one_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let ring = ring(directory.path());
+        let leaves = enter(&ring);
+        let mark = leaves.mark_path.clone();
+        // As one would who does not get the turn.
+        drop(leaves);
+        assert!(mark.exists(), "by now it may be another one's");
+        let _turn = Turn::take(directory.path()).unwrap();
+        let next = enter(&ring);
+        assert_eq!((&next.mark_path, next.index), (&mark, 0), "the place is free all the same");
+        drop(next);
+        assert!(!mark.exists());
+    }
+
+    #[test]
+    fn free_places_are_given_away_from_the_front_and_all_that_were_taken_are_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let ring = ring(directory.path());
+        let _turn = Turn::take(directory.path()).unwrap();
+        let (first, second) = (enter(&ring), enter(&ring));
+        assert_eq!((first.index, second.index), (0, 1));
+        assert_eq!(first.pids(Role::Client), [std::process::id(); 2]);
+        drop(first);
+        assert_eq!(enter(&ring).index, 0);
+        assert_eq!(second.segment.counts().clients.load(Ordering::Relaxed), 2);
+    }
 }
