@@ -82,7 +82,7 @@ fn clients_do_not_map_each_others_data() {
     let session = Session::new();
     let bus = session.bus();
     let mut worker = worker(&bus);
-    let mut other = session.node("ring-client", &["sums"]);
+    let mut other = session.node("ring-idle", &["sums"]);
     other.expect("ready");
     let client = bus.ring("sums").client().unwrap();
     let secret = submit(&client, [1, 1], 0x5ec2_e7);

@@ -26,6 +26,7 @@ mod policies;
 mod pools;
 mod promises;
 mod quota;
+mod rings;
 mod waiting;
 mod weights;
 

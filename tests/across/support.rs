@@ -158,7 +158,16 @@ impl Node {
 
     /// Lets the child go to its end.
     pub(crate) fn end(mut self) -> ExitStatus {
+        self.tell_to_end();
+        self.wait_for_end()
+    }
+
+    /// Lets the child go, and does not wait for it.
+    pub(crate) fn tell_to_end(&mut self) {
         self.stdin = None;
+    }
+
+    pub(crate) fn wait_for_end(&mut self) -> ExitStatus {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("wait") {

@@ -129,3 +129,45 @@ fn wait_for(child: libc::pid_t) -> anyhow::Result<i32> {
     anyhow::ensure!(waited == child, "waitpid failed");
     Ok(status)
 }
+
+/// Forks; the child gets an error from every call, drops all it inherited, and exits. The parent's requests go on.
+pub(crate) fn fork_ring() -> anyhow::Result<()> {
+    let bus = Bus::open()?;
+    let ring = || bus.ring("model").input("x", Dtype::U8, &[1]).output("y", Dtype::U8, &[1]).rows(4).credits(4);
+    let (mut worker, client) = (ring().worker()?, bus.ring("model").client()?);
+    let second = Duration::from_secs(1);
+    let taken = client.loan(second)?.submit()?;
+    let mut batch = worker.take(4, second)?;
+    let (mut writing, waiting) = (client.loan(second)?, client.loan(second)?.submit()?);
+    // SAFETY: this process has one thread; the child uses no lock that another thread could hold.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let forked = |text: String| text.contains("forked");
+        let refused = forked(client.loan(second).unwrap_err().to_string())
+            && forked(writing.view_mut::<u8>("x").unwrap_err().to_string())
+            && forked(writing.submit().unwrap_err().to_string())
+            && forked(waiting.wait(second).unwrap_err().to_string())
+            && forked(worker.take(1, second).unwrap_err().to_string())
+            && forked(batch.tensors().unwrap_err().to_string())
+            && forked(ring().worker().unwrap_err().to_string())
+            && forked(ring().client().unwrap_err().to_string());
+        batch.finish();
+        drop((taken, worker, client, bus));
+        std::process::exit(if refused { 0 } else { 1 });
+    }
+    anyhow::ensure!(wait_for(child)? == 0, "the child failed");
+    let counts = client.row_counts();
+    anyhow::ensure!((counts.free, counts.writing, counts.ready, counts.running) == (1, 1, 1, 1), "{counts:?}");
+    batch.output_bytes_mut(0)?[0] = 7;
+    batch.finish();
+    anyhow::ensure!(taken.wait(second)?.bytes(0)? == [7]);
+    writing.view_mut::<u8>("x")?[0] = 1;
+    let writing = writing.submit()?;
+    worker.take(4, second)?.finish();
+    waiting.wait(second)?;
+    drop(writing);
+    drop((worker, client));
+    anyhow::ensure!(std::fs::read_dir(bus.directory().join("rings"))?.count() == 0, "the child holds nothing");
+    say("parent goes on");
+    Ok(())
+}

@@ -10,6 +10,7 @@ mod hostile;
 mod limits;
 mod models;
 mod onnx;
+mod ring;
 mod sealed;
 mod weights;
 
@@ -55,14 +56,21 @@ fn main() -> anyhow::Result<()> {
         "control-call" => control::call(args.get(1).context("a name")?, number(2)?),
         "control-call-once" => control::call_once(args.get(1).context("a name")?, args.get(2).context("a question")?),
         "control-come-and-go" => control::come_and_go(),
+        "ring-client" => ring::client_by_hand(args.get(1).context("a name")?),
+        "ring-worker" => ring::worker_by_hand(args.get(1).context("a name")?, &args[2], number(3)?),
+        "ring-client-for-ever" => ring::client_for_ever(&args[1], args[2].parse()?, &args[3], &args[4], &args[5]),
+        "ring-worker-for-ever" => {
+            ring::worker_for_ever(&args[1], args[2].parse()?, &args[3], &args[4], &args[5], (number(6)?, number(7)?))
+        }
         "check" => growing::check(number(1)?),
         "grow-for-ever" => growing::grow_for_ever(),
         "grow-until-full" => growing::grow_until_full(args.get(1).context("a directory")?),
         "fork-and-exit" => forking::fork_and_exit(),
         "fork-and-use" => forking::fork_and_use(),
         "fork-weights" => forking::fork_weights(),
+        "fork-ring" => forking::fork_ring(),
         "fork-service" => forking::fork_service(),
-        "ring-client" => ring_client(args.get(1).context("a name")?),
+        "ring-idle" => ring_idle(args.get(1).context("a name")?),
         "hostile" => hostile::run(),
         "models" => models::run(),
         "models-for-ever" => models::run_for_ever(),
@@ -88,7 +96,7 @@ fn told() -> bool {
 }
 
 /// A client of a ring that does nothing.
-fn ring_client(name: &str) -> anyhow::Result<()> {
+fn ring_idle(name: &str) -> anyhow::Result<()> {
     let bus = Bus::open()?;
     let _client = bus.ring(name).client()?;
     say("ready");

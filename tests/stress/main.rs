@@ -14,11 +14,11 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::sync_channel;
-use std::time::Duration;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::{Duration, Instant};
 
 use tensorbus::prelude::*;
-use tensorbus::{LoanError, ReceiveError};
+use tensorbus::{LoanError, ReceiveError, RequestLoanError, RingClient, RingWorker, TakeError};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 const SHORT: Duration = Duration::from_millis(1);
@@ -28,6 +28,8 @@ const ROUNDS: usize = 400;
 const SHARING: usize = 2;
 /// Publishers: two here, whose threads share them, and one in the other process.
 const PUBLISHED: usize = 2 * SHARING + 1;
+/// One in so many requests to a ring is withdrawn.
+const WITHDRAWN: usize = 16;
 /// Subscribers: two here, one in the other process.
 const SUBSCRIBERS: usize = 3;
 /// Numbers in a tensor at most.
@@ -64,6 +66,7 @@ fn stress(rounds: usize) {
             scope.spawn(|| come_and_go(&bus, rounds / 20)),
             scope.spawn(|| ping_pong(&bus, rounds)),
             scope.spawn(|| questions(&bus, rounds)),
+            scope.spawn(|| rings(&bus, rounds)),
         ];
         scope.spawn(|| look_around(&bus, &done));
         let ended = busy.map(|thread| thread.join());
@@ -222,6 +225,96 @@ fn questions(bus: &Bus, rounds: usize) {
             });
         }
     });
+}
+
+/// Two clients that threads share, and workers of one ring, of which some come and go. Requests are written, answered, withdrawn and read by
+/// other threads than those that loaned them.
+fn rings(bus: &Bus, rounds: usize) {
+    let ring = |spin| {
+        let ring = bus.ring("ring").input("x", Dtype::U64, &[LEN]).output("y", Dtype::U64, &[LEN]).repeatable();
+        ring.rows(12).credits(8).spin(spin)
+    };
+    let mut staying = ring(Duration::ZERO).worker().unwrap();
+    let clients = [ring(SHORT).client().unwrap(), ring(Duration::ZERO).client().unwrap()];
+    let (answered, start) = (AtomicUsize::new(0), Instant::now());
+    let total = clients.len() * SHARING * (rounds - rounds.div_ceil(WITHDRAWN));
+    let is_asked = || answered.load(Ordering::Relaxed) < total && start.elapsed() < PATIENCE;
+    std::thread::scope(|scope| {
+        for client in &clients {
+            let (sender, requests) = sync_channel(2);
+            for thread in 0..SHARING {
+                let sender = sender.clone();
+                scope.spawn(move || ask_ring(client, thread * rounds, rounds, sender));
+            }
+            let answered = &answered;
+            scope.spawn(move || {
+                for (request, number) in requests {
+                    let request: tensorbus::Pending = request;
+                    let answer = request.wait(PATIENCE).unwrap();
+                    assert_eq!(sealed::opened(answer.view("y").unwrap()), Some(number + 1), "a torn answer");
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        scope.spawn(|| {
+            while is_asked() {
+                serve_ring(&mut staying, 4);
+            }
+        });
+        // Others leave what they have taken to those who stay.
+        scope.spawn(|| {
+            while is_asked() {
+                let mut worker = ring(SHORT).worker().unwrap();
+                (0..20).for_each(|_| serve_ring(&mut worker, 3));
+                if let Ok(batch) = worker.take(2, SHORT) {
+                    batch.give_back();
+                }
+            }
+        });
+        scope.spawn(|| {
+            while is_asked() {
+                let counts = clients[0].row_counts();
+                assert_eq!(counts.damaged, 0);
+                assert!(!clients[0].workers().is_empty());
+            }
+        });
+    });
+    assert_eq!((answered.into_inner(), clients[0].row_counts().free), (total, 12));
+}
+
+/// So many requests, one after the other; some are withdrawn.
+fn ask_ring(client: &RingClient, first: usize, rounds: usize, sender: SyncSender<(tensorbus::Pending, u64)>) {
+    for number in 0..rounds {
+        let mut request = loop {
+            match client.loan(PATIENCE) {
+                Ok(request) => break request,
+                Err(RequestLoanError::NoCredits { .. }) => std::thread::yield_now(),
+                Err(error) => panic!("{error}"),
+            }
+        };
+        let seed = (first + number) as u64;
+        sealed::seal(request.view_mut("x").unwrap(), seed);
+        let request = request.submit().unwrap();
+        if number % WITHDRAWN == 0 {
+            drop(request);
+        } else {
+            sender.send((request, seed)).unwrap();
+        }
+    }
+}
+
+fn serve_ring(worker: &mut RingWorker, max: usize) {
+    let mut batch = match worker.take(max, SHORT) {
+        Ok(batch) => batch,
+        Err(TakeError::Timeout { .. }) => return,
+        Err(error) => panic!("{error}"),
+    };
+    let mut tensors = batch.tensors().unwrap();
+    let (x, y) = (tensors.inputs[0].view::<u64>().unwrap(), tensors.outputs[0].view_mut::<u64>().unwrap());
+    for (x, y) in x.chunks(LEN).zip(y.chunks_mut(LEN)) {
+        sealed::seal(y, sealed::opened(x).expect("a torn request") + 1);
+    }
+    batch.finish();
 }
 
 /// What a janitor and a monitor do.

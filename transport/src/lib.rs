@@ -60,7 +60,7 @@ pub use port::{
 pub use publisher::{DrainError, LoanError, PublishError, Publisher, PublisherStats, WaitError};
 pub use request_ring::{
     Answer, AnswerError, Batch, BatchParts, Pending, RequestLoanError, RequestMut, RingBuilder, RingClient, RingError,
-    RingWorker, TakeError,
+    RingWorker, RowCounts, TakeError,
 };
 pub use subscriber::{ReceiveError, Subscriber, SubscriberStats};
 pub use tensor_view::TensorView;

@@ -37,7 +37,7 @@ pub(crate) use receiver::Asleep;
 pub(crate) use receiver::{ReceiveFailure, Received, Receiver};
 pub(crate) use ring::{
     Gathered, Geometry, Held, MAX_RING_NAME, RingClientPort, RingFailure, RingSpec, RingWorkerPort, RowFailure, SAID,
-    Side, Source, Tensors, Waited, of_rows, with_shape,
+    Segment, Side, Source, Tensors, Waited, of_rows, with_shape,
 };
 pub use ring::{
     MAX_RING_CLIENTS, MAX_RING_ROWS, MAX_RING_WORKERS, RING_VERSION, RingFormatError, RingSpecError, ShapeError,

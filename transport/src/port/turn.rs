@@ -70,7 +70,7 @@ impl Turn {
 
     /// The same with another longest wait.
     pub(crate) fn take_within(directory: &Path, longest_wait: Duration) -> Result<Self, TurnError> {
-        if MINE.with_borrow(|mine| mine.iter().any(|path| path == directory)) {
+        if Self::is_mine(directory) {
             return Ok(Self { locked: None });
         }
         let file = File::options()
@@ -96,12 +96,17 @@ impl Turn {
         }
         Ok(turn)
     }
+
+    /// Whether this thread has the turn.
+    pub(super) fn is_mine(directory: &Path) -> bool {
+        MINE.with_borrow(|mine| mine.iter().any(|path| path == directory))
+    }
 }
 
 /// Waits until nobody changes the session or looks whether it is in use, and keeps it so until the file is dropped. Unlike a
 /// turn it repairs nothing: what lies there may be the remains of a session. `None` if nobody ever had a turn, or it takes too long.
 pub(crate) fn hold_still(directory: &Path) -> Option<File> {
-    if MINE.with_borrow(|mine| mine.iter().any(|path| path == directory)) {
+    if Turn::is_mine(directory) {
         return None;
     }
     let file = File::open(directory.join(TURN_FILE)).ok()?;

@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::error::{AnswerError, RequestLoanError, RingError};
+use super::row_counts::RowCounts;
 use crate::element::Element;
 use crate::layout::{Dtype, TensorLayout};
 use crate::os::{Deadline, Forked};
@@ -125,6 +126,11 @@ impl RingClient {
     /// Process ids of the workers. One that was killed is among them until somebody has noticed.
     pub fn workers(&self) -> Vec<u32> {
         self.shared.port.workers().unwrap_or_default()
+    }
+
+    /// How many rows are in which state, whoever has them.
+    pub fn row_counts(&self) -> RowCounts {
+        self.shared.port.segment().map(RowCounts::of).unwrap_or_default()
     }
 }
 

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use super::batch::Batch;
 use super::error::TakeError;
+use super::row_counts::RowCounts;
 use crate::layout::TensorLayout;
 use crate::os::Deadline;
 use crate::port::{Geometry, RingWorkerPort, RowFailure};
@@ -86,5 +87,10 @@ impl RingWorker {
     /// Process ids of the clients. One that was killed is among them until somebody has noticed.
     pub fn clients(&self) -> Vec<u32> {
         self.shared.port.clients().unwrap_or_default()
+    }
+
+    /// How many rows are in which state, whoever has them.
+    pub fn row_counts(&self) -> RowCounts {
+        self.shared.port.segment().map(RowCounts::of).unwrap_or_default()
     }
 }

@@ -2,7 +2,11 @@
 
 mod bell;
 mod bits;
+#[cfg(all(test, not(tensorbus_loom)))]
+mod model;
 mod rows;
+#[cfg(all(test, not(tensorbus_loom)))]
+mod simulation;
 mod sleeper;
 mod state;
 

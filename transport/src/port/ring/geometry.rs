@@ -4,7 +4,8 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use super::slot_layout::SlotLayout;
 use crate::layout::{
-    ALIGNMENT, Dtype, LayoutError, MessageLayout, TensorLayout, TensorSpec, row_major_strides, span_bytes,
+    ALIGNMENT, Dtype, LayoutError, MAX_LAYOUT_BYTES, MessageLayout, TensorLayout, TensorSpec, row_major_strides,
+    span_bytes,
 };
 use crate::ring::Head;
 use crate::wire::{DecodeError, EncodeError, decode_layout, encode_layout};
@@ -270,6 +271,12 @@ impl Geometry {
         if let Err(error) = checked {
             return Ok(Err(error));
         }
+        // Before so many bytes are taken for them.
+        for (side, len) in [("inputs", header.inputs_layout as usize), ("outputs", header.outputs_layout as usize)] {
+            if !(1..=MAX_LAYOUT_BYTES).contains(&len) {
+                return Ok(Err(RingFormatError::Description { side, reason: DecodeError::LayoutLength { len } }));
+            }
+        }
         let inputs_at = (Self::texts_at(rows) + rows * TEXT_BYTES).next_multiple_of(ALIGNMENT) as u64;
         let outputs_at = (inputs_at + u64::from(header.inputs_layout)).next_multiple_of(ALIGNMENT as u64);
         if outputs_at + u64::from(header.outputs_layout) > file_len {
@@ -491,7 +498,8 @@ mod tests {
         assert!(matches!(broken(16, 5), RingFormatError::Description { .. } | RingFormatError::NotRows { .. }));
         assert!(matches!(broken(20, 7), RingFormatError::Spec(RingSpecError::Credits { credits: 7, rows: 6 })));
         assert!(matches!(broken(24, 0), RingFormatError::Description { side: "inputs", .. }));
-        assert!(matches!(broken(31, 0xff), RingFormatError::TooShort { .. }));
+        let too_long = |error: &RingFormatError, of| matches!(error, RingFormatError::Description { side, reason: DecodeError::LayoutLength { .. } } if *side == of);
+        assert!(too_long(&broken(27, 0xff), "inputs") && too_long(&broken(31, 0xff), "outputs"));
         assert!(matches!(broken(32, 1), RingFormatError::Length { .. }));
         assert!(matches!(read(&whole[..whole.len() - 64]), Err(RingFormatError::Length { .. })));
         assert!(matches!(read(&whole[..100]), Err(RingFormatError::TooShort { len: 100 })));

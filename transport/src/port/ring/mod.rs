@@ -15,7 +15,7 @@ pub(crate) use client::{Held, RingClientPort, RowFailure, Waited};
 pub(crate) use geometry::{Geometry, RingSpec, Side, of_rows};
 pub use geometry::{MAX_RING_CLIENTS, MAX_RING_ROWS, MAX_RING_WORKERS, RING_VERSION, RingFormatError, RingSpecError};
 pub(crate) use open::{MAX_RING_NAME, RingFailure};
+pub(crate) use segment::Segment;
 pub use slots::ShapeError;
 pub(crate) use slots::{Gathered, Tensors, with_shape};
-
 pub(crate) use worker::{RingWorkerPort, SAID, Source};

@@ -75,8 +75,9 @@ impl Party {
         place.sleeper.get_up();
         place.pid.store(std::process::id(), Ordering::Relaxed);
         place.tenants.fetch_add(1, Ordering::Relaxed);
-        place.taken.store(1, Ordering::Release);
+        // First: a place that is taken and not counted would be looked at by nobody, were this process killed in between.
         count.fetch_max(index as u32 + 1, Ordering::Release);
+        place.taken.store(1, Ordering::Release);
         Ok(Some(Self {
             index: index as u16,
             role,
@@ -102,7 +103,8 @@ impl Party {
     }
 
     pub(super) fn has_workers(&self) -> bool {
-        Role::Worker.places(&self.segment).iter().any(|place| place.taken.load(Ordering::Relaxed) != 0)
+        // Whoever sees a place free sees what was done to the rows before.
+        Role::Worker.places(&self.segment).iter().any(|place| place.taken.load(Ordering::Acquire) != 0)
     }
 
     /// Process ids of the living.
@@ -149,15 +151,17 @@ impl Party {
 }
 
 impl Drop for Party {
-    /// In a turn. Nothing is left, whatever its user has leaked.
+    /// In a turn. Nothing is left, whatever its user has leaked. If others kept the turn for too long it goes without: then one of them
+    /// may be giving the place away, and the file that is there is the next one's. If it is still ours, the next one replaces it.
     fn drop(&mut self) {
-        leave(&self.segment, self.role, usize::from(self.index), &self.mark_path);
+        let mark = Turn::is_mine(&self.directory).then_some(&*self.mark_path);
+        leave(&self.segment, self.role, usize::from(self.index), mark);
         wake_all(&self.segment, &self.directory, &self.ringer);
     }
 }
 
 /// In a turn. A step that is begun and not finished is done again by the next one, from the beginning.
-fn leave(segment: &Segment, role: Role, index: usize, mark: &Path) {
+fn leave(segment: &Segment, role: Role, index: usize, mark: Option<&Path>) {
     let place = match role {
         Role::Client => {
             segment.rows().bury_client(index as u16);
@@ -172,10 +176,12 @@ fn leave(segment: &Segment, role: Role, index: usize, mark: &Path) {
     };
     place.sleeper.get_up();
     place.taken.store(0, Ordering::Release);
-    if role == Role::Client {
-        let _ = std::fs::remove_file(slots_path(segment.path(), index));
+    if let Some(mark) = mark {
+        if role == Role::Client {
+            let _ = std::fs::remove_file(slots_path(segment.path(), index));
+        }
+        let _ = std::fs::remove_file(mark);
     }
-    let _ = std::fs::remove_file(mark);
 }
 
 /// The file that a client's data lies in, if the ring is isolated.
@@ -190,7 +196,7 @@ fn bury_the_dead(segment: &Segment, directory: &Path, ringer: &Ringer) {
         for (index, place) in role.places(segment).iter().enumerate() {
             let mark = role.mark(segment.path(), index);
             if place.taken.load(Ordering::Acquire) != 0 && is_dead(&mark) {
-                leave(segment, role, index, &mark);
+                leave(segment, role, index, Some(&mark));
                 buried += 1;
             }
         }
@@ -241,4 +247,62 @@ fn new_mark(path: &Path) -> io::Result<Mapping> {
     let mapping = Mapping::read_only(&file, 1)?;
     keep_from_forks(&mapping)?;
     Ok(mapping)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::Dtype;
+    use crate::port::ring::geometry::{Geometry, RingSpec};
+
+    fn ring(directory: &Path) -> PathBuf {
+        let spec = RingSpec {
+            inputs: vec![("x".into(), Dtype::U8, vec![1])],
+            outputs: vec![("y".into(), Dtype::U8, vec![1])],
+            rows: 2,
+            credits: 2,
+            may_repeat: false,
+            isolated: false,
+        };
+        let path = directory.join("ring@0");
+        let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        Segment::create(&file, &path, Geometry::new(&spec).unwrap()).unwrap();
+        path
+    }
+
+    fn enter(ring: &Path) -> Party {
+        let file = File::options().read(true).write(true).open(ring).unwrap();
+        let segment = Segment::map(&file, ring, Segment::look(&file).unwrap()).unwrap();
+        let ringer = Arc::new(Ringer::new().unwrap());
+        Party::enter(segment, Role::Client, ring.parent().unwrap(), &ringer).unwrap().unwrap()
+    }
+
+    #[test]
+    fn who_leaves_without_the_turn_leaves_the_file_of_the_next_one_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let ring = ring(directory.path());
+        let leaves = enter(&ring);
+        let mark = leaves.mark_path.clone();
+        // As one would who does not get the turn.
+        drop(leaves);
+        assert!(mark.exists(), "by now it may be another one's");
+        let _turn = Turn::take(directory.path()).unwrap();
+        let next = enter(&ring);
+        assert_eq!((&next.mark_path, next.index), (&mark, 0), "the place is free all the same");
+        drop(next);
+        assert!(!mark.exists());
+    }
+
+    #[test]
+    fn free_places_are_given_away_from_the_front_and_all_that_were_taken_are_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let ring = ring(directory.path());
+        let _turn = Turn::take(directory.path()).unwrap();
+        let (first, second) = (enter(&ring), enter(&ring));
+        assert_eq!((first.index, second.index), (0, 1));
+        assert_eq!(first.pids(Role::Client), [std::process::id(); 2]);
+        drop(first);
+        assert_eq!(enter(&ring).index, 0);
+        assert_eq!(second.segment.counts().clients.load(Ordering::Relaxed), 2);
+    }
 }

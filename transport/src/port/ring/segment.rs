@@ -10,7 +10,7 @@ use super::geometry::{
     PLACE_BYTES, READY_AT, RingFormatError, Side, TEXT_BYTES, WANTING_AT, WORKERS_AT,
 };
 use crate::os::{Mapping, keep_from_forks, populate_write};
-use crate::ring::{Bits, Head, Rows, Sleeper};
+use crate::ring::{Bits, Head, Rows, Sleeper, State};
 use crate::sync::{AtomicU32, AtomicU64};
 
 /// A ring's file, mapped. A forked child does not have the mapping.
@@ -97,6 +97,12 @@ impl Segment {
             ready: Bits::new(self.array(READY_AT, MAX_RING_ROWS / 64)).only(self.geometry.rows()),
             cursor: &self.array(CURSOR_AT, 1)[0],
         }
+    }
+
+    /// Who has each row, for onlookers.
+    pub(crate) fn states(&self) -> impl Iterator<Item = Option<State>> {
+        let rows = self.rows();
+        (0..self.geometry.rows()).map(move |row| rows.state(row))
     }
 
     /// A bit for each client that waits for a free row.

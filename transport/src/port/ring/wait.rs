@@ -85,7 +85,9 @@ pub(super) fn sleep_until<T>(
             party.look_for_dead();
         }
         if let given_up @ Some(_) = give_up() {
-            return Ok(given_up);
+            // What is waited for may have come between the last look and the reason to give up: a worker that left, or was buried just now,
+            // has answered before, and so has whoever buried it.
+            return Ok(look().or(given_up));
         }
     }
 }
