@@ -1,0 +1,132 @@
+//! Looks at every node of a graph: an operator that is not there, or that rten would compute wrongly, is refused, and what can
+//! be said in another way is written so. What is refused and why: `docs/workers.md`.
+
+use super::error::RtenLoadError;
+use super::known::Known;
+use super::operators::{OPERATORS, OPSETS};
+use super::rewrite;
+use crate::onnx::proto::{Graph, Model, Node};
+use crate::onnx::{opset, standard};
+
+/// What is to become of a node.
+pub(super) enum Ruling {
+    Keep,
+    Rewrite(Vec<Node>),
+    Refuse(&'static str),
+}
+
+/// Checks a model, and says whether it has been changed.
+pub(super) fn check(model: &mut Model) -> Result<bool, RtenLoadError> {
+    let opsets = model.opset_import.clone();
+    let version = opset(model, "").unwrap_or(0);
+    let of_domain = move |domain: &str| match standard(Some(domain)) {
+        "ai.onnx" => version,
+        other => opsets.iter().find(|opset| opset.domain.as_deref() == Some(other)).and_then(|o| o.version).unwrap_or(0),
+    };
+    model.graph.as_mut().map_or(Ok(false), |graph| check_graph(graph, &of_domain))
+}
+
+fn check_graph(graph: &mut Graph, opset: &dyn Fn(&str) -> i64) -> Result<bool, RtenLoadError> {
+    let mut changed = false;
+    for attribute in graph.node.iter_mut().flat_map(|node| &mut node.attribute) {
+        for inner in attribute.g.as_deref_mut().into_iter().chain(&mut attribute.graphs) {
+            changed |= check_graph(inner, opset)?;
+        }
+    }
+    let known = Known::of(graph);
+    let mut nodes = Vec::with_capacity(graph.node.len());
+    for node in &graph.node {
+        let version = opset(node.domain.as_deref().unwrap_or_default());
+        match rule(node, version, &known) {
+            None => return Err(no_operator(node, version)),
+            Some(Ruling::Refuse(reason)) => return Err(refused(node, version, reason)),
+            Some(Ruling::Keep) => nodes.push(node.clone()),
+            Some(Ruling::Rewrite(in_place)) => {
+                changed = true;
+                nodes.extend(in_place);
+            }
+        }
+    }
+    if let Some(reason) = known.wide_constant(graph) {
+        return Err(reason);
+    }
+    graph.node = nodes;
+    Ok(changed)
+}
+
+/// What becomes of a node; `None` if its operator is not there.
+fn rule(node: &Node, opset: i64, known: &Known) -> Option<Ruling> {
+    use Ruling::{Keep, Refuse};
+    let op = node.op_type.as_str();
+    if standard(node.domain.as_deref()) != "ai.onnx" || OPERATORS.binary_search(&op).is_err() {
+        return None;
+    }
+    if !OPSETS.contains(&opset) {
+        return Some(Refuse("only operators of opset 6 to 25 have been checked; convert the model to one of those"));
+    }
+    let attribute = |name: &str| node.attribute.iter().find(|attribute| attribute.name == name);
+    let text = |name: &str| attribute(name).and_then(|attribute| attribute.s.as_deref());
+    let number = |name: &str| attribute(name).and_then(|attribute| attribute.i);
+    let has_output = |index: usize| node.output.get(index).is_some_and(|output| !output.is_empty());
+    let has_input = |index: usize| node.input.get(index).is_some_and(|input| !input.is_empty());
+    if text("auto_pad") == Some(b"SAME_LOWER") {
+        return Some(Refuse("auto_pad SAME_LOWER would be computed as SAME_UPPER"));
+    }
+    Some(match op {
+        "ArgMax" | "ArgMin" => Ruling::Rewrite(rewrite::arg_extreme(node)),
+        "Attention" if has_output(3) => Refuse("its output qk_matmul_output is not there"),
+        "AveragePool" | "MaxPool" if attribute("strides").is_none() => rewrite::with_strides(node),
+        "MaxPool" if has_output(1) => Refuse("its output Indices is not there"),
+        "Cast" if number("to") == Some(rewrite::BOOL) => Ruling::Rewrite(rewrite::truth(node)),
+        "CastLike" => match node.input.get(1).and_then(|like| known.data_type(like)) {
+            None => Refuse("the type that it casts to is not declared, and if it is bool numbers would stay what they are"),
+            Some(dtype) if i64::from(dtype) == rewrite::BOOL => Ruling::Rewrite(rewrite::truth(node)),
+            Some(_) => Keep,
+        },
+        "Dropout" if has_input(2) && !known.is_false(&node.input[2]) => {
+            Refuse("in training mode it draws random numbers, and whether it is in that is not a constant false")
+        }
+        "GRU" if number("linear_before_reset").unwrap_or(0) == 0 => Refuse("it is there with linear_before_reset 1 only"),
+        "LayerNormalization" if has_output(1) => Refuse("its outputs Mean and InvStdDev are not there"),
+        "LogSoftmax" | "Softmax" if opset < 13 => rewrite::softmax_of_matrix(node),
+        "LpNormalization" => rewrite::normalization(node),
+        "MatMul" | "MatMulInteger" => match node.input.get(1).and_then(|input| known.rank(input)) {
+            Some(1) if op == "MatMul" => Ruling::Rewrite(rewrite::times_vector(node)),
+            Some(1) => Refuse("a matrix with leading dimensions times a vector would get a dimension too much"),
+            _ => Keep,
+        },
+        "NonMaxSuppression" => {
+            Refuse("max_output_boxes_per_class would count boxes of all classes, and flipped boxes would be taken as they are")
+        }
+        "PRelu" if opset < 7 => Refuse("before opset 7 a slope belongs to channels, and would be taken for the last dimension"),
+        "Pad" if has_input(3) => Refuse("its input axes is not there"),
+        "Resize" => match (text("mode"), text("coordinate_transformation_mode")) {
+            (Some(b"cubic"), _) => Refuse("mode cubic would be computed as linear"),
+            (_, Some(b"align_corners")) if has_input(2) && !known.are_whole(&node.input[2]) => {
+                Refuse("align_corners with scales that are not whole numbers would take sizes for the scales; give sizes")
+            }
+            _ => Keep,
+        },
+        "SequenceInsert" if has_input(2) && !known.is_not_negative(&node.input[2]) => {
+            Refuse("its position is no constant from 0 on, and one that counts from the back would be taken for the next one")
+        }
+        "Sign" => Ruling::Rewrite(rewrite::sign(node)),
+        _ => Keep,
+    })
+}
+
+fn describe(node: &Node) -> (String, String, String) {
+    let output = || node.output.first().cloned().unwrap_or_default();
+    let name = node.name.clone().filter(|name| !name.is_empty()).unwrap_or_else(output);
+    (node.op_type.clone(), standard(node.domain.as_deref()).to_owned(), name)
+}
+
+fn no_operator(node: &Node, opset: i64) -> RtenLoadError {
+    let (operator, domain, node) = describe(node);
+    RtenLoadError::NoOperator { operator, domain, opset, node }
+}
+
+fn refused(node: &Node, opset: i64, reason: &'static str) -> RtenLoadError {
+    let (operator, domain, node) = describe(node);
+    RtenLoadError::Refused { operator, domain, opset, node, reason }
+}

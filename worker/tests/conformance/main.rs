@@ -1,0 +1,122 @@
+//! The test cases of the ONNX standard, run by rten. `ci/onnx-conformance` gets them: they are not part of this project.
+#![allow(clippy::unwrap_used, reason = "a failure ends the test")]
+
+#[path = "../../src/compare.rs"]
+mod compare;
+#[path = "../../src/onnx/proto.rs"]
+#[allow(dead_code, reason = "the cases hold tensors only")]
+mod proto;
+mod tensor;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tensorbus_registry::ModelCache;
+use tensorbus_worker::{InferError, Model, Output, RtenLoadError, RtenModel, run};
+
+use crate::compare::difference;
+use crate::tensor::Tensor;
+
+/// Folders with cases: one operator each in its newest form, and small graphs of older versions.
+const SUITES: [&str; 4] = ["node", "simple", "pytorch-converted", "pytorch-operator"];
+const TOLERANCE: f64 = 1e-3;
+/// Cases that passed once. The list may only grow.
+const PASSED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/conformance/rten.txt");
+
+/// Cases with another answer than the standard's, which is let through all the same. `docs/workers.md` says why.
+const KNOWN_TO_DIFFER: [&str; 2] = ["node/test_dynamicquantizelinear", "node/test_dynamicquantizelinear_expanded"];
+
+/// What became of a case, and why.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Verdict {
+    Passed,
+    /// The model is refused, with a reason.
+    Refused(String),
+    /// Inputs, outputs or weights are no tensors of a type that the backend has.
+    Dtype(String),
+    /// It is loaded, and then there is an error in place of an answer.
+    Failed(String),
+    /// It is one of those that are let through with another answer.
+    Differs(String),
+    Wrong(String),
+}
+
+#[test]
+#[ignore = "the cases are not part of the project: ci/onnx-conformance"]
+fn what_passed_once_passes_and_nothing_is_wrong() {
+    let cases = PathBuf::from(std::env::var_os("TENSORBUS_ONNX_CASES").expect("the directory with the cases"));
+    let mut verdicts = BTreeMap::new();
+    for suite in SUITES {
+        for case in fs::read_dir(cases.join(suite)).unwrap() {
+            let case = case.unwrap();
+            let name = format!("{suite}/{}", case.file_name().to_str().unwrap());
+            let verdict = match verdict(&case.path()) {
+                Verdict::Wrong(difference) if KNOWN_TO_DIFFER.contains(&&name[..]) => Verdict::Differs(difference),
+                other => other,
+            };
+            verdicts.insert(name, verdict);
+        }
+    }
+    let count = |is: fn(&Verdict) -> bool| verdicts.values().filter(|verdict| is(verdict)).count();
+    for (name, verdict) in verdicts.iter().filter(|(_, verdict)| **verdict != Verdict::Passed) {
+        println!("{name}: {verdict:?}");
+    }
+    println!(
+        "{} cases: {} passed, {} refused, {} of other types, {} failed with an error, {} differ, {} wrong",
+        verdicts.len(),
+        count(|verdict| matches!(verdict, Verdict::Passed)),
+        count(|verdict| matches!(verdict, Verdict::Refused(_))),
+        count(|verdict| matches!(verdict, Verdict::Dtype(_))),
+        count(|verdict| matches!(verdict, Verdict::Failed(_))),
+        count(|verdict| matches!(verdict, Verdict::Differs(_))),
+        count(|verdict| matches!(verdict, Verdict::Wrong(_))),
+    );
+    let passed: BTreeSet<&str> =
+        verdicts.iter().filter(|(_, verdict)| **verdict == Verdict::Passed).map(|(name, _)| &name[..]).collect();
+    if std::env::var_os("TENSORBUS_WRITE_GOLDEN").is_some() {
+        let lines: String = passed.iter().map(|name| format!("{name}\n")).collect();
+        fs::write(PASSED, lines).unwrap();
+    }
+    let list = fs::read_to_string(PASSED).unwrap();
+    let listed: BTreeSet<&str> = list.lines().collect();
+    let lost: Vec<_> = listed.difference(&passed).collect();
+    let new: Vec<_> = passed.difference(&listed).collect();
+    let wrong: Vec<_> = verdicts.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Wrong(_))).collect();
+    assert!(lost.is_empty(), "passed once and no more: {lost:?}");
+    assert!(wrong.is_empty(), "silently wrong; refuse them or write them in another way: {wrong:#?}");
+    assert!(new.is_empty(), "pass now, and are to be in the list (TENSORBUS_WRITE_GOLDEN=1 writes it): {new:?}");
+}
+
+fn verdict(case: &Path) -> Verdict {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = ModelCache::at(directory.path());
+    let model = match RtenModel::builder().threads(1).cache(cache).load(case.join("model.onnx")) {
+        Ok(model) => model,
+        Err(error @ RtenLoadError::Dtype { .. }) => return Verdict::Dtype(error.to_string()),
+        Err(error) => return Verdict::Refused(error.to_string()),
+    };
+    let sets = fs::read_dir(case).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
+    for set in sets {
+        let tensors = |what: &str, number: usize| -> Vec<Tensor> {
+            (0..number).map(|index| Tensor::read(&set.join(format!("{what}_{index}.pb")))).collect()
+        };
+        let inputs = tensors("input", model.signature().inputs().len());
+        let expected = tensors("output", model.signature().outputs().len());
+        let outputs = expected.iter().map(|_| Output::in_memory()).collect();
+        let outcome = match run(&model, inputs.iter().map(Tensor::view).collect(), outputs) {
+            Ok(outcome) => outcome,
+            // Where the shape had been free nobody would have noticed.
+            Err(error @ (InferError::OutputShape { .. } | InferError::OutputDtype { .. })) => {
+                return Verdict::Wrong(error.to_string());
+            }
+            Err(error) => return Verdict::Failed(error.to_string()),
+        };
+        for (expected, output) in expected.iter().zip(&outcome.outputs) {
+            if let Some(difference) = difference(&expected.view(), &output.tensor().unwrap(), TOLERANCE) {
+                return Verdict::Wrong(difference.to_string());
+            }
+        }
+    }
+    Verdict::Passed
+}
