@@ -4,6 +4,7 @@
 //! them, and checks what goes in and comes out. Which requests are run together a [`Batcher`](batch::Batcher) decides.
 #![deny(unsafe_code)]
 
+pub mod batch;
 mod call;
 mod compare;
 mod error;
