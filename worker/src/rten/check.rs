@@ -100,6 +100,14 @@ fn rule(node: &Node, opset: i64, known: &Known) -> Option<Ruling> {
         }
         "PRelu" if opset < 7 => Refuse("before opset 7 a slope belongs to channels, and would be taken for the last dimension"),
         "Pad" if has_input(3) => Refuse("its input axes is not there"),
+        "QuantizeLinear" if attribute("axis").is_none() && has_input(1) && known.rank(&node.input[1]) != Some(0) => {
+            Ruling::Rewrite(rewrite::with_axis(node))
+        }
+        "ReduceL1" | "ReduceL2" | "ReduceLogSum" | "ReduceLogSumExp" | "ReduceMean" | "ReduceSumSquare"
+            if number("noop_with_empty_axes").unwrap_or(0) != 0 =>
+        {
+            Refuse("with noop_with_empty_axes it would do too much or too little")
+        }
         "Resize" => match (text("mode"), text("coordinate_transformation_mode")) {
             (Some(b"cubic"), _) => Refuse("mode cubic would be computed as linear"),
             (_, Some(b"align_corners")) if has_input(2) && !known.are_whole(&node.input[2]) => {

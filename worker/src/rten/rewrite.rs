@@ -111,6 +111,13 @@ pub(super) fn with_strides(node: &Node) -> Ruling {
     Ruling::Rewrite(vec![node])
 }
 
+/// With the dimension to which the scales belong if the node does not say: the second one. rten takes the last.
+pub(super) fn with_axis(node: &Node) -> Vec<Node> {
+    let mut node = node.clone();
+    node.attribute.push(int("axis", 1));
+    vec![node]
+}
+
 /// The first input and the first output. An operator that is here has both; without, the backend refuses the graph.
 fn ends(node: &Node) -> [&str; 2] {
     [&node.input, &node.output].map(|names| names.first().map_or("", String::as_str))

@@ -19,7 +19,7 @@ use crate::compare::difference;
 use crate::tensor::Tensor;
 
 /// Folders with cases: one operator each in its newest form, and small graphs of older versions.
-const SUITES: [&str; 4] = ["node", "simple", "pytorch-converted", "pytorch-operator"];
+const SUITES: [&str; 5] = ["node", "more", "simple", "pytorch-converted", "pytorch-operator"];
 const TOLERANCE: f64 = 1e-3;
 /// Cases that passed once. The list may only grow.
 const PASSED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/conformance/rten.txt");
