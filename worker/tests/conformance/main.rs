@@ -4,7 +4,7 @@
 #[path = "../../src/compare.rs"]
 mod compare;
 #[path = "../../src/onnx/proto.rs"]
-#[allow(dead_code, reason = "the cases hold tensors only")]
+#[allow(dead_code, reason = "what is looked at in a graph is no matter here")]
 mod proto;
 mod tensor;
 
@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use prost::Message;
 use tensorbus_registry::ModelCache;
 use tensorbus_worker::{InferError, Model, Output, RtenLoadError, RtenModel, run};
 
@@ -88,20 +89,56 @@ fn what_passed_once_passes_and_nothing_is_wrong() {
     assert!(new.is_empty(), "pass now, and are to be in the list (TENSORBUS_WRITE_GOLDEN=1 writes it): {new:?}");
 }
 
+/// Runs a case as it is, and if that passes once more with all inputs but the first one as constants, as weights are.
 fn verdict(case: &Path) -> Verdict {
+    let path = case.join("model.onnx");
+    let sets: Vec<PathBuf> =
+        fs::read_dir(case).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
+    let as_it_is = verdict_of(&path, &sets, usize::MAX);
+    if as_it_is != Verdict::Passed {
+        return as_it_is;
+    }
+    for set in &sets {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("model.onnx");
+        if fs::write(&path, with_constants(case, set)).is_ok()
+            && let Verdict::Wrong(difference) = verdict_of(&path, std::slice::from_ref(set), 1)
+        {
+            return Verdict::Wrong(format!("with constants: {difference}"));
+        }
+    }
+    Verdict::Passed
+}
+
+/// The model of the case, in which the inputs of the set are weights from the second one on.
+fn with_constants(case: &Path, set: &Path) -> Vec<u8> {
+    let mut model = proto::Model::decode(&fs::read(case.join("model.onnx")).unwrap()[..]).unwrap();
+    let graph = model.graph.as_mut().unwrap();
+    let has_value = |name: &str| graph.initializer.iter().any(|tensor| tensor.name.as_deref() == Some(name));
+    graph.input.retain(|input| !has_value(&input.name));
+    let names: Vec<String> = graph.input.iter().map(|input| input.name.clone()).collect();
+    for (index, name) in names.into_iter().enumerate().skip(1) {
+        let bytes = fs::read(set.join(format!("input_{index}.pb"))).unwrap();
+        let tensor = proto::Tensor::decode(&bytes[..]).unwrap();
+        graph.initializer.push(proto::Tensor { name: Some(name), ..tensor });
+    }
+    graph.input.truncate(1);
+    model.encode_to_vec()
+}
+
+fn verdict_of(path: &Path, sets: &[PathBuf], most_inputs: usize) -> Verdict {
     let directory = tempfile::tempdir().unwrap();
     let cache = ModelCache::at(directory.path());
-    let model = match RtenModel::builder().threads(1).cache(cache).load(case.join("model.onnx")) {
+    let model = match RtenModel::builder().threads(1).cache(cache).load(path) {
         Ok(model) => model,
         Err(error @ RtenLoadError::Dtype { .. }) => return Verdict::Dtype(error.to_string()),
         Err(error) => return Verdict::Refused(error.to_string()),
     };
-    let sets = fs::read_dir(case).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
     for set in sets {
         let tensors = |what: &str, number: usize| -> Vec<Tensor> {
             (0..number).map(|index| Tensor::read(&set.join(format!("{what}_{index}.pb")))).collect()
         };
-        let inputs = tensors("input", model.signature().inputs().len());
+        let inputs = tensors("input", model.signature().inputs().len().min(most_inputs));
         let expected = tensors("output", model.signature().outputs().len());
         let outputs = expected.iter().map(|_| Output::in_memory()).collect();
         let outcome = match run(&model, inputs.iter().map(Tensor::view).collect(), outputs) {
