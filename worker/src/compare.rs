@@ -43,8 +43,8 @@ fn first<const N: usize>(
     let pairs = expected.as_chunks::<N>().0.iter().zip(found.as_chunks::<N>().0);
     let mut pairs = pairs.map(|(&expected, &found)| (number(expected), number(found))).enumerate();
     let differs = |expected: f64, found: f64| {
-        let is_close = (expected - found).abs() <= tolerance * expected.abs().max(1.0);
         // Infinities and what is no number are equal or not.
+        let is_close = expected.is_finite() && (expected - found).abs() <= tolerance * expected.abs().max(1.0);
         !(is_close || expected == found || (expected.is_nan() && found.is_nan()))
     };
     let (index, (expected, found)) = pairs.find(|&(_, (expected, found))| differs(expected, found))?;

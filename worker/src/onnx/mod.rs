@@ -4,7 +4,7 @@ mod dtype;
 mod interface;
 pub(crate) mod proto;
 
-pub(crate) use dtype::{name as dtype_name, tensor_dtype};
+pub(crate) use dtype::name as dtype_name;
 pub(crate) use interface::{Interface, interface};
 
 /// Version of the operators of a domain that a model is written for; `None` if it does not say.

@@ -161,6 +161,15 @@ pub(crate) struct Tensor {
     pub(crate) metadata: Vec<Bytes>,
 }
 
+/// Where the data of a weight lies: an element of `external_data`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Entry {
+    #[prost(string, tag = "1")]
+    pub(crate) key: String,
+    #[prost(string, tag = "2")]
+    pub(crate) value: String,
+}
+
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ValueInfo {
     #[prost(string, tag = "1")]

@@ -15,25 +15,25 @@ pub(super) enum Ruling {
     Refuse(&'static str),
 }
 
-/// Checks a model, and says whether it has been changed.
-pub(super) fn check(model: &mut Model) -> Result<bool, RtenLoadError> {
+/// Checks a model, whose weights lie in `data`, and says whether it has been changed.
+pub(super) fn check(model: &mut Model, data: &[u8]) -> Result<bool, RtenLoadError> {
     let opsets = model.opset_import.clone();
     let version = opset(model, "").unwrap_or(0);
     let of_domain = move |domain: &str| match standard(Some(domain)) {
         "ai.onnx" => version,
         other => opsets.iter().find(|opset| opset.domain.as_deref() == Some(other)).and_then(|o| o.version).unwrap_or(0),
     };
-    model.graph.as_mut().map_or(Ok(false), |graph| check_graph(graph, &of_domain))
+    model.graph.as_mut().map_or(Ok(false), |graph| check_graph(graph, data, &of_domain))
 }
 
-fn check_graph(graph: &mut Graph, opset: &dyn Fn(&str) -> i64) -> Result<bool, RtenLoadError> {
+fn check_graph(graph: &mut Graph, data: &[u8], opset: &dyn Fn(&str) -> i64) -> Result<bool, RtenLoadError> {
     let mut changed = false;
     for attribute in graph.node.iter_mut().flat_map(|node| &mut node.attribute) {
         for inner in attribute.g.as_deref_mut().into_iter().chain(&mut attribute.graphs) {
-            changed |= check_graph(inner, opset)?;
+            changed |= check_graph(inner, data, opset)?;
         }
     }
-    let known = Known::of(graph);
+    let known = Known::of(graph, data);
     let mut nodes = Vec::with_capacity(graph.node.len());
     for node in &graph.node {
         let version = opset(node.domain.as_deref().unwrap_or_default());
@@ -55,7 +55,7 @@ fn check_graph(graph: &mut Graph, opset: &dyn Fn(&str) -> i64) -> Result<bool, R
 }
 
 /// What becomes of a node; `None` if its operator is not there.
-fn rule(node: &Node, opset: i64, known: &Known) -> Option<Ruling> {
+fn rule(node: &Node, opset: i64, known: &Known<'_>) -> Option<Ruling> {
     use Ruling::{Keep, Refuse};
     let op = node.op_type.as_str();
     if standard(node.domain.as_deref()) != "ai.onnx" || OPERATORS.binary_search(&op).is_err() {

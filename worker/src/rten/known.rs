@@ -1,11 +1,15 @@
 use std::collections::HashMap;
 
+use prost::Message;
+
 use super::error::RtenLoadError;
-use crate::onnx::proto::{Graph, Node, Tensor};
+use crate::onnx::proto::{Entry, Graph, Node, Tensor};
 
 /// What a graph says of its values: those that are constants, and types and shapes that are declared.
-pub(super) struct Known {
+pub(super) struct Known<'a> {
     constants: HashMap<String, Tensor>,
+    /// The file with the weights.
+    data: &'a [u8],
     /// ONNX's number of the type, and the number of dimensions.
     declared: HashMap<String, (i32, Option<usize>)>,
 }
@@ -13,8 +17,9 @@ pub(super) struct Known {
 /// ONNX's number of the type i64.
 const I64: i32 = 7;
 
-impl Known {
-    pub(super) fn of(graph: &Graph) -> Self {
+impl<'a> Known<'a> {
+    /// What is known of a graph, whose weights lie in `data` if they are not in itself.
+    pub(super) fn of(graph: &Graph, data: &'a [u8]) -> Self {
         let named = |tensor: &Tensor| Some((tensor.name.clone()?, tensor.clone()));
         let made = |node: &Node| {
             let is_value = |name: &str| name == "value";
@@ -26,7 +31,7 @@ impl Known {
             let tensor = info.r#type.as_ref()?.tensor.as_ref()?;
             Some((info.name.clone(), (tensor.elem_type, tensor.shape.as_ref().map(|shape| shape.dim.len()))))
         });
-        Self { constants: constants.collect(), declared: declared.collect() }
+        Self { constants: constants.collect(), data, declared: declared.collect() }
     }
 
     /// ONNX's number of the value's type.
@@ -79,15 +84,24 @@ impl Known {
             users.peek().is_some() && users.all(|node| node.op_type == "Slice" && bounds(node))
         };
         let is_wide = |(name, tensor): &(&String, &Tensor)| {
-            tensor.data_type == Some(I64) && has_wide(tensor) && !bounds_a_slice(name)
+            tensor.data_type == Some(I64) && self.has_wide(tensor) && !bounds_a_slice(name)
         };
         let (name, _) = self.constants.iter().find(is_wide)?;
         Some(RtenLoadError::WideConstant { constant: name.clone() })
     }
-}
 
-fn has_wide(tensor: &Tensor) -> bool {
-    let raw = tensor.raw_data.as_deref().unwrap_or_default().as_chunks::<8>().0;
-    let mut numbers = raw.iter().map(|&bytes| i64::from_le_bytes(bytes)).chain(tensor.int64_data.iter().copied());
-    numbers.any(|number| i32::try_from(number).is_err())
+    fn has_wide(&self, tensor: &Tensor) -> bool {
+        let raw = tensor.raw_data.as_deref().or_else(|| self.elsewhere(tensor)).unwrap_or_default().as_chunks::<8>().0;
+        let mut numbers = raw.iter().map(|&bytes| i64::from_le_bytes(bytes)).chain(tensor.int64_data.iter().copied());
+        numbers.any(|number| i32::try_from(number).is_err())
+    }
+
+    /// The bytes of a weight that lies in the file.
+    fn elsewhere(&self, tensor: &Tensor) -> Option<&'a [u8]> {
+        let entries: Vec<Entry> =
+            tensor.external_data.iter().filter_map(|entry| Entry::decode(entry.clone()).ok()).collect();
+        let number = |key: &str| entries.iter().find(|entry| entry.key == key)?.value.parse::<usize>().ok();
+        let (offset, len) = (number("offset")?, number("length")?);
+        self.data.get(offset..offset.checked_add(len)?)
+    }
 }

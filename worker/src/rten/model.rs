@@ -8,7 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message;
 use rten::{Model as Graph, ModelOptions, NodeId, RunOptions, ThreadPool};
-use tensorbus_registry::{BoxError, ImportedModel, ModelCache};
+use tensorbus_registry::{BoxError, ImportError, ImportedModel, ModelCache};
+use tensorbus_transport::Region;
 
 use super::builder::RtenBuilder;
 use super::check::check;
@@ -77,7 +78,9 @@ impl RtenModel {
         if how.batched {
             signature = signature.batched()?;
         }
-        let rewritten = check(&mut proto)?.then(|| proto.encode_to_vec());
+        let data = imported.data.as_deref().map(Region::of_file).transpose().map_err(ImportError::from)?;
+        let data = data.as_ref().map_or(&[][..], Region::bytes);
+        let rewritten = check(&mut proto, data)?.then(|| proto.encode_to_vec());
         let backend = |reason: String| RtenLoadError::Backend { path: path.to_owned(), reason };
         // It computes what is constant when it loads a graph, and may fail as when it runs.
         let graph = catch_unwind(AssertUnwindSafe(|| load(&imported, rewritten)))
