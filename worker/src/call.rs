@@ -85,7 +85,8 @@ impl<'a> Call<'a> {
         inputs: Vec<TensorView<'a>>,
         outputs: Vec<Output<'a>>,
     ) -> Result<Self, InferError> {
-        let counts = [("input", inputs.len(), signature.inputs().len()), ("output", outputs.len(), signature.outputs().len())];
+        let counts =
+            [("input", inputs.len(), signature.inputs().len()), ("output", outputs.len(), signature.outputs().len())];
         if let Some((what, found, expected)) = counts.into_iter().find(|(_, found, expected)| found != expected) {
             return Err(InferError::Count { what, found, expected, signature: signature.to_string() });
         }

@@ -25,7 +25,7 @@ pub(crate) fn difference(expected: &TensorView<'_>, found: &TensorView<'_>, tole
     }
     let (is, should) = (found.bytes(), expected.bytes());
     let index = match expected.layout().dtype {
-        Dtype::F64 => first(should, is, |bytes| f64::from_le_bytes(bytes), tolerance),
+        Dtype::F64 => first(should, is, f64::from_le_bytes, tolerance),
         Dtype::F32 => first(should, is, |bytes| f64::from(f32::from_le_bytes(bytes)), tolerance),
         Dtype::F16 => first(should, is, |bytes| f16::from_le_bytes(bytes).to_f64(), tolerance),
         Dtype::BF16 => first(should, is, |bytes| bf16::from_le_bytes(bytes).to_f64(), tolerance),

@@ -4,11 +4,11 @@ use std::path::Path;
 use tensorbus_registry::{OpenWeightsError, SharedWeights};
 use tensorbus_transport::MappedTensor;
 
+use crate::Output;
 use crate::compare::difference;
 use crate::error::InferError;
 use crate::model::Model;
 use crate::run::run;
-use crate::Output;
 
 /// Inputs with the outputs that a model has to give for them: a check that it computes what it should, before it is used.
 ///

@@ -27,3 +27,7 @@ pub use model::Model;
 pub use rten::{RtenBuilder, RtenLoadError, RtenModel};
 pub use run::{Outcome, probe, run};
 pub use signature::{Dim, Signature, SignatureError, TensorInfo};
+
+#[cfg(all(doctest, feature = "rten"))]
+#[doc = include_str!("../../docs/workers.md")]
+struct WorkersDoc;

@@ -76,7 +76,8 @@ impl Signature {
             return Err(SignatureError::NoOutputs);
         }
         for (what, tensors) in [("input", &inputs), ("output", &outputs)] {
-            let is_again = |(index, tensor): (usize, &TensorInfo)| tensors[..index].iter().any(|t| t.name == tensor.name);
+            let is_again =
+                |(index, tensor): (usize, &TensorInfo)| tensors[..index].iter().any(|t| t.name == tensor.name);
             if let Some((_, twice)) = tensors.iter().enumerate().find(|&pair| is_again(pair)) {
                 return Err(SignatureError::DuplicateName { what, name: twice.name.clone() });
             }

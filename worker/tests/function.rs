@@ -89,7 +89,9 @@ fn outputs_are_checked_before_anybody_else_sees_them() {
     let mut aligned = [0_u32; 8];
     let shifted = &mut bytemuck::cast_slice_mut(&mut aligned)[1..];
     assert!(matches!(of(sums, shifted), InferError::Misaligned { .. }));
-    assert!(matches!(of(|_| Err("no luck".into()), &mut room), InferError::Failed(reason) if reason.to_string() == "no luck"));
+    assert!(
+        matches!(of(|_| Err("no luck".into()), &mut room), InferError::Failed(reason) if reason.to_string() == "no luck")
+    );
     assert!(matches!(of(|_| panic!("oh {}", "no"), &mut room), InferError::Panicked { message } if message == "oh no"));
     let no_such_input: Body = |call| call.input(7).view::<f32>().map(|_| ()).map_err(Into::into);
     assert!(matches!(of(no_such_input, &mut room), InferError::Panicked { .. }));

@@ -124,7 +124,8 @@ impl Batcher {
         let number = self.arrivals;
         self.arrivals += 1;
         let patience = row.deadline.map(|deadline| deadline.saturating_sub(now) / 2);
-        let due = now.saturating_add(patience.map_or(self.settings.max_delay, |half| half.min(self.settings.max_delay)));
+        let due =
+            now.saturating_add(patience.map_or(self.settings.max_delay, |half| half.min(self.settings.max_delay)));
         let waiting = Waiting { row, due };
         self.buckets.entry(row.bucket).or_default().insert(number, &waiting);
         self.deadlines.extend(row.deadline.map(|deadline| (deadline, number)));

@@ -21,7 +21,9 @@ pub(super) fn check(model: &mut Model, data: &[u8]) -> Result<bool, RtenLoadErro
     let version = opset(model, "").unwrap_or(0);
     let of_domain = move |domain: &str| match standard(Some(domain)) {
         "ai.onnx" => version,
-        other => opsets.iter().find(|opset| opset.domain.as_deref() == Some(other)).and_then(|o| o.version).unwrap_or(0),
+        other => {
+            opsets.iter().find(|opset| opset.domain.as_deref() == Some(other)).and_then(|o| o.version).unwrap_or(0)
+        }
     };
     model.graph.as_mut().map_or(Ok(false), |graph| check_graph(graph, data, &of_domain))
 }
@@ -79,14 +81,18 @@ fn rule(node: &Node, opset: i64, known: &Known<'_>) -> Option<Ruling> {
         "MaxPool" if has_output(1) => Refuse("its output Indices is not there"),
         "Cast" if number("to") == Some(rewrite::BOOL) => Ruling::Rewrite(rewrite::truth(node)),
         "CastLike" => match node.input.get(1).and_then(|like| known.data_type(like)) {
-            None => Refuse("the type that it casts to is not declared, and if it is bool numbers would stay what they are"),
+            None => {
+                Refuse("the type that it casts to is not declared, and if it is bool numbers would stay what they are")
+            }
             Some(dtype) if i64::from(dtype) == rewrite::BOOL => Ruling::Rewrite(rewrite::truth(node)),
             Some(_) => Keep,
         },
         "Dropout" if has_input(2) && !known.is_false(&node.input[2]) => {
             Refuse("in training mode it draws random numbers, and whether it is in that is not a constant false")
         }
-        "GRU" if number("linear_before_reset").unwrap_or(0) == 0 => Refuse("it is there with linear_before_reset 1 only"),
+        "GRU" if number("linear_before_reset").unwrap_or(0) == 0 => {
+            Refuse("it is there with linear_before_reset 1 only")
+        }
         "LayerNormalization" if has_output(1) => Refuse("its outputs Mean and InvStdDev are not there"),
         "LogSoftmax" | "Softmax" if opset < 13 => rewrite::softmax_of_matrix(node),
         "LpNormalization" => rewrite::normalization(node),
@@ -95,10 +101,12 @@ fn rule(node: &Node, opset: i64, known: &Known<'_>) -> Option<Ruling> {
             Some(1) => Refuse("a matrix with leading dimensions times a vector would get a dimension too much"),
             _ => Keep,
         },
-        "NonMaxSuppression" => {
-            Refuse("max_output_boxes_per_class would count boxes of all classes, and flipped boxes would be taken as they are")
+        "NonMaxSuppression" => Refuse(
+            "max_output_boxes_per_class would count boxes of all classes, and flipped boxes would be taken as they are",
+        ),
+        "PRelu" if opset < 7 => {
+            Refuse("before opset 7 a slope belongs to channels, and would be taken for the last dimension")
         }
-        "PRelu" if opset < 7 => Refuse("before opset 7 a slope belongs to channels, and would be taken for the last dimension"),
         "Pad" if has_input(3) => Refuse("its input axes is not there"),
         "QuantizeLinear" if attribute("axis").is_none() && has_input(1) && known.rank(&node.input[1]) != Some(0) => {
             Ruling::Rewrite(rewrite::with_axis(node))
@@ -110,14 +118,14 @@ fn rule(node: &Node, opset: i64, known: &Known<'_>) -> Option<Ruling> {
         }
         "Resize" => match (text("mode"), text("coordinate_transformation_mode")) {
             (Some(b"cubic"), _) => Refuse("mode cubic would be computed as linear"),
-            (_, Some(b"align_corners")) if has_input(2) && !known.are_whole(&node.input[2]) => {
-                Refuse("align_corners with scales that are not whole numbers would take sizes for the scales; give sizes")
-            }
+            (_, Some(b"align_corners")) if has_input(2) && !known.are_whole(&node.input[2]) => Refuse(
+                "align_corners with scales that are not whole numbers would take sizes for the scales; give sizes",
+            ),
             _ => Keep,
         },
-        "SequenceInsert" if has_input(2) && !known.is_not_negative(&node.input[2]) => {
-            Refuse("its position is no constant from 0 on, and one that counts from the back would be taken for the next one")
-        }
+        "SequenceInsert" if has_input(2) && !known.is_not_negative(&node.input[2]) => Refuse(
+            "its position is no constant from 0 on, and one that counts from the back would be taken for the next one",
+        ),
         "Sign" => Ruling::Rewrite(rewrite::sign(node)),
         _ => Keep,
     })

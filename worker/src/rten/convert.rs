@@ -80,7 +80,12 @@ pub(super) fn output(call: &mut Call<'_>, index: usize, value: &Value) -> Result
     }
 }
 
-fn copied<T: Element>(call: &mut Call<'_>, index: usize, from: &View<'_, T>, shape: &[usize]) -> Result<(), InferError> {
+fn copied<T: Element>(
+    call: &mut Call<'_>,
+    index: usize,
+    from: &View<'_, T>,
+    shape: &[usize],
+) -> Result<(), InferError> {
     let to = call.output::<T>(index, shape)?;
     match from.data() {
         Some(values) => to.copy_from_slice(values),

@@ -20,7 +20,9 @@ pub enum RtenLoadError {
         reason: String,
     },
     /// An input or output is no tensor, or one of a type that rten has not.
-    #[error("{what} {name:?} is {found}; rten takes tensors of f32, i8, u8, i32, i64 and bool: export the model with one of those")]
+    #[error(
+        "{what} {name:?} is {found}; rten takes tensors of f32, i8, u8, i32, i64 and bool: export the model with one of those"
+    )]
     Dtype {
         /// `input` or `output`.
         what: &'static str,
@@ -30,7 +32,9 @@ pub enum RtenLoadError {
         found: String,
     },
     /// An operator that this backend has not.
-    #[error("operator {operator} of {domain} (opset {opset}), used by node {node}, is not there in rten; use another backend, or export the model without it")]
+    #[error(
+        "operator {operator} of {domain} (opset {opset}), used by node {node}, is not there in rten; use another backend, or export the model without it"
+    )]
     NoOperator {
         /// The operator.
         operator: String,
@@ -42,7 +46,9 @@ pub enum RtenLoadError {
         node: String,
     },
     /// An operator that rten has, but in a form that it computes wrongly or not at all.
-    #[error("operator {operator} of {domain} (opset {opset}), used by node {node}, is not run: {reason}; use another backend, or export the model without it")]
+    #[error(
+        "operator {operator} of {domain} (opset {opset}), used by node {node}, is not run: {reason}; use another backend, or export the model without it"
+    )]
     Refused {
         /// The operator.
         operator: String,

@@ -79,7 +79,9 @@ impl<'a> Known<'a> {
     /// the dimension anyway, and "to the end" is said so.
     pub(super) fn wide_constant(&self, graph: &Graph) -> Option<RtenLoadError> {
         let bounds_a_slice = |name: &str| {
-            let bounds = |node: &Node| node.input.iter().enumerate().all(|(index, input)| input != name || index == 1 || index == 2);
+            let bounds = |node: &Node| {
+                node.input.iter().enumerate().all(|(index, input)| input != name || index == 1 || index == 2)
+            };
             let mut users = graph.node.iter().filter(|node| node.input.iter().any(|input| input == name)).peekable();
             users.peek().is_some() && users.all(|node| node.op_type == "Slice" && bounds(node))
         };

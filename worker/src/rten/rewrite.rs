@@ -82,7 +82,8 @@ pub(super) fn sign(node: &Node) -> Vec<Node> {
 pub(super) fn truth(node: &Node) -> Vec<Node> {
     let [x, y] = ends(node);
     let [number, zero, is_zero] = ["number", "zero", "is-zero"].map(|part| within(node, part));
-    let value = Attribute { name: "value_float".to_owned(), f: Some(0.0), r#type: Some(AN_F32), ..Attribute::default() };
+    let value =
+        Attribute { name: "value_float".to_owned(), f: Some(0.0), r#type: Some(AN_F32), ..Attribute::default() };
     vec![
         new("Cast", &[x], &number, vec![int("to", FLOAT)]),
         new("Constant", &[], &zero, vec![value]),

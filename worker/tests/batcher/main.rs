@@ -59,7 +59,11 @@ fn clients_take_turns() {
     for id in 10..12 {
         batcher.admit(row(id, 2), ms(1)).unwrap();
     }
-    assert_eq!(batcher.next(ms(1)), run(&[10, 2]), "the other client begins with as many turns as the first one's last");
+    assert_eq!(
+        batcher.next(ms(1)),
+        run(&[10, 2]),
+        "the other client begins with as many turns as the first one's last"
+    );
     assert_eq!(batcher.next(ms(1)), run(&[11, 3]));
     assert_eq!(batcher.next(ms(1)), run(&[4, 5]));
 }

@@ -101,7 +101,8 @@ impl Naive {
         if !expired.is_empty() {
             return Next::Expired(expired);
         }
-        let mut ripe: Vec<usize> = (0..self.rows.len()).filter(|&index| self.size(self.rows[index].row.bucket).is_some()).collect();
+        let mut ripe: Vec<usize> =
+            (0..self.rows.len()).filter(|&index| self.size(self.rows[index].row.bucket).is_some()).collect();
         let by_arrival = (self.batches + 1).is_multiple_of(FIRST_COME);
         if !by_arrival {
             ripe.sort_by_key(|&index| self.rank(index));

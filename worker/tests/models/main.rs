@@ -37,7 +37,10 @@ fn golden(directory: &Path) -> Vec<PathBuf> {
 fn check(directory: &Path) -> RtenModel {
     let model = load(directory);
     for file in golden(directory) {
-        Golden::open(&file).unwrap().check(&model, TOLERANCE).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        Golden::open(&file)
+            .unwrap()
+            .check(&model, TOLERANCE)
+            .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     }
     model
 }

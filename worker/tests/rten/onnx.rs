@@ -46,11 +46,14 @@ impl Onnx {
 
     fn encoded(&self) -> Vec<u8> {
         let value = |name: &str, elem_type, shape: Option<&[i64]>| {
-            let dimension =
-                |&size: &i64| Dimension { dim_value: (size >= 0).then_some(size), ..Dimension::default() };
+            let dimension = |&size: &i64| Dimension { dim_value: (size >= 0).then_some(size), ..Dimension::default() };
             let shape = shape.map(|shape| Shape { dim: shape.iter().map(dimension).collect() });
             let tensor = Some(TensorType { elem_type, shape });
-            ValueInfo { name: name.to_owned(), r#type: Some(Type { tensor, ..Type::default() }), ..ValueInfo::default() }
+            ValueInfo {
+                name: name.to_owned(),
+                r#type: Some(Type { tensor, ..Type::default() }),
+                ..ValueInfo::default()
+            }
         };
         let graph = Graph {
             node: self.nodes.clone(),

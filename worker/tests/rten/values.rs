@@ -21,7 +21,10 @@ fn what_rten_has_not_is_converted_and_counted() {
     let wide = [1_i64, 1 << 40, 3];
     let x = TensorView::new(&wide, &[1, 3], &[3, 1]).unwrap();
     let refused = run(&model, vec![x], vec![Output::in_memory()]).unwrap_err();
-    assert!(matches!(&refused, InferError::InputValue { index: 1, value, .. } if value == "1099511627776"), "{refused}");
+    assert!(
+        matches!(&refused, InferError::InputValue { index: 1, value, .. } if value == "1099511627776"),
+        "{refused}"
+    );
 
     let model = identity(BOOL).load().unwrap();
     let flags = [true, false, true];
@@ -95,7 +98,8 @@ fn a_rewritten_graph_has_its_weights_mapped() {
     let mapped = |line: &&str| line.contains(cache.to_str().unwrap()) && line.ends_with("model.onnx.data");
     assert_eq!(maps.lines().filter(mapped).count(), 1, "{maps}");
     let x: Vec<f32> = (0..N).map(|index| index as f32 - 1.0).collect();
-    let outcome = run(&model, vec![TensorView::new(&x, &[1, N], &[N as isize, 1]).unwrap()], vec![Output::in_memory()]).unwrap();
+    let outcome =
+        run(&model, vec![TensorView::new(&x, &[1, N], &[N as isize, 1]).unwrap()], vec![Output::in_memory()]).unwrap();
     let y = outcome.outputs[0].tensor().unwrap();
     assert_eq!(y.view::<f32>().unwrap()[..4], [-1.0, 0.0, 1.0, 1.0]);
     drop(outcome);
@@ -111,8 +115,7 @@ fn free_dimensions_and_room() {
     let x = [1_f32, 2.0, 3.0, 4.0, 5.0, 6.0];
     let view = TensorView::new(&x, &[2, 3], &[3, 1]).unwrap();
     let mut room = [0_f32; 8];
-    let outcome =
-        run(&model, vec![view.clone()], vec![Output::in_place(bytemuck::cast_slice_mut(&mut room))]).unwrap();
+    let outcome = run(&model, vec![view.clone()], vec![Output::in_place(bytemuck::cast_slice_mut(&mut room))]).unwrap();
     let y = outcome.outputs[0].tensor().unwrap();
     assert_eq!((&y.layout().shape[..], y.view::<f32>().unwrap()), (&[1, 6][..], &x[..]));
     drop(outcome);
