@@ -1,6 +1,7 @@
 """Writes cases beside those of the ONNX standard, with what ONNX Runtime gives for them.
 
-They are forms of operators that the standard's own leave out, mostly of older versions. Argument: the directory for them.
+They are forms of operators that the standard's own leave out, mostly of older versions.
+Argument: the directory for them.
 """
 
 import pathlib
@@ -80,7 +81,7 @@ def one(
     inputs: dict[str, Array],
     outputs: dict[str, int] | None = None,
     constants: dict[str, Array] | None = None,
-    **attributes: Any,  # noqa: ANN401
+    **attributes: Any,
 ) -> None:
     """A case of one node, whose inputs are the case's inputs and constants."""
     outputs = outputs or {"y": F32}

@@ -28,6 +28,7 @@ pub use rten::{RtenBuilder, RtenLoadError, RtenModel};
 pub use run::{Outcome, probe, run};
 pub use signature::{Dim, Signature, SignatureError, TensorInfo};
 
+/// The programs of `docs/workers.md` are compiled with the documentation's examples.
 #[cfg(all(doctest, feature = "rten"))]
 #[doc = include_str!("../../docs/workers.md")]
-struct WorkersDoc;
+struct Workers;

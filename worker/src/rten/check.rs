@@ -146,3 +146,67 @@ fn refused(node: &Node, opset: i64, reason: &'static str) -> RtenLoadError {
     let (operator, domain, node) = describe(node);
     RtenLoadError::Refused { operator, domain, opset, node, reason }
 }
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+    use crate::onnx::interface;
+    use crate::onnx::proto::{Attribute, Opset, Tensor};
+
+    /// A graph with every operator that has a rule, in a branch of itself too.
+    fn graph(depth: usize) -> Graph {
+        let attribute = |name: &str, i: i64| Attribute { name: name.to_owned(), i: Some(i), ..Attribute::default() };
+        let node = |op: &str| {
+            let text = Attribute { name: "mode".to_owned(), s: Some("linear".into()), ..Attribute::default() };
+            let attribute = vec![attribute("to", 9), attribute("axis", 1), attribute("linear_before_reset", 1), text];
+            let inputs = ["x", "c"].map(str::to_owned).to_vec();
+            Node { op_type: op.to_owned(), input: inputs, output: vec![format!("y{op}")], attribute, ..Node::default() }
+        };
+        let operators =
+            ["ArgMax", "Cast", "CastLike", "GRU", "LpNormalization", "MatMul", "MaxPool", "Resize", "Sign", "Softmax"];
+        let mut nodes: Vec<Node> = operators.into_iter().map(node).collect();
+        if depth > 0 {
+            let branch =
+                Attribute { name: "body".to_owned(), g: Some(Box::new(graph(depth - 1))), ..Attribute::default() };
+            nodes.push(Node { op_type: "Loop".to_owned(), attribute: vec![branch], ..Node::default() });
+        }
+        let data = |number: i64| (number.to_le_bytes().to_vec()).into();
+        let constant = |name: &str, number| Tensor {
+            name: Some(name.to_owned()),
+            data_type: Some(7),
+            raw_data: Some(data(number)),
+            dims: vec![1],
+            ..Tensor::default()
+        };
+        Graph { node: nodes, initializer: vec![constant("c", 5)], ..Graph::default() }
+    }
+
+    /// Bytes as a model; whether it was let through.
+    fn look(bytes: &[u8]) -> bool {
+        let Ok(mut model) = Model::decode(bytes) else { return false };
+        let _ = model.graph.as_ref().map(interface);
+        if check(&mut model, &[]).is_err() {
+            return false;
+        }
+        assert!(Model::decode(&model.encode_to_vec()[..]).is_ok(), "what is written can be read");
+        true
+    }
+
+    #[test]
+    fn any_bytes_are_a_model_or_an_error() {
+        let opset_import = vec![Opset { domain: None, version: Some(11) }];
+        let model = Model { ir_version: Some(8), graph: Some(graph(1)), opset_import, ..Model::default() };
+        let bytes = model.encode_to_vec();
+        assert!(look(&bytes), "as it is it is let through");
+        for bit in (0..bytes.len() * 8).step_by(3) {
+            let mut changed = bytes.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            look(&changed);
+        }
+        for len in 0..bytes.len() {
+            look(&bytes[..len]);
+        }
+    }
+}
