@@ -215,6 +215,8 @@ def layers() -> None:
         )
         weights = {"w": numbers(count, 12, 4), "r": numbers(count, 12, 3), "b": numbers(count, 24)}
         one(f"lstm_{direction}", 14, "LSTM", {"x": numbers(5, 2, 4)}, {**outputs, "c": F32}, weights, **attributes)
+    lengths = {"w": numbers(1, 12, 4), "r": numbers(1, 12, 3), "b": numbers(1, 24), "l": np.array([5, 2], np.int32)}
+    one("lstm_lengths", 14, "LSTM", {"x": numbers(5, 2, 4)}, {"y": F32, "h": F32}, lengths, hidden_size=3)
     for opset in [9, 14, 15]:
         names = ["scale", "bias", "mean"]
         constants = {**{name: numbers(3) for name in names}, "variance": np.abs(numbers(3)) + 0.5}

@@ -60,6 +60,11 @@ fn check_graph(graph: &mut Graph, data: &[u8], opset: &dyn Fn(&str) -> i64) -> R
 fn rule(node: &Node, opset: i64, known: &Known<'_>) -> Option<Ruling> {
     use Ruling::{Keep, Refuse};
     let op = node.op_type.as_str();
+    if op == "NonMaxSuppression" {
+        return Some(Refuse(
+            "max_output_boxes_per_class would count boxes of all classes, and flipped boxes would be taken as they are",
+        ));
+    }
     if standard(node.domain.as_deref()) != "ai.onnx" || OPERATORS.binary_search(&op).is_err() {
         return None;
     }
@@ -93,6 +98,7 @@ fn rule(node: &Node, opset: i64, known: &Known<'_>) -> Option<Ruling> {
         "GRU" if number("linear_before_reset").unwrap_or(0) == 0 => {
             Refuse("it is there with linear_before_reset 1 only")
         }
+        "GRU" | "LSTM" if has_input(4) => Refuse("its input sequence_lens would not be looked at"),
         "LayerNormalization" if has_output(1) => Refuse("its outputs Mean and InvStdDev are not there"),
         "LogSoftmax" | "Softmax" if opset < 13 => rewrite::softmax_of_matrix(node),
         "LpNormalization" => rewrite::normalization(node),
@@ -101,9 +107,6 @@ fn rule(node: &Node, opset: i64, known: &Known<'_>) -> Option<Ruling> {
             Some(1) => Refuse("a matrix with leading dimensions times a vector would get a dimension too much"),
             _ => Keep,
         },
-        "NonMaxSuppression" => Refuse(
-            "max_output_boxes_per_class would count boxes of all classes, and flipped boxes would be taken as they are",
-        ),
         "PRelu" if opset < 7 => {
             Refuse("before opset 7 a slope belongs to channels, and would be taken for the last dimension")
         }

@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use prost::Message;
 
 use super::error::RtenLoadError;
-use crate::onnx::proto::{Entry, Graph, Node, Tensor};
+use crate::onnx::proto::{Attribute, Entry, Graph, Node, Tensor};
 
 /// What a graph says of its values: those that are constants, and types and shapes that are declared.
 pub(super) struct Known<'a> {
@@ -14,7 +14,8 @@ pub(super) struct Known<'a> {
     declared: HashMap<String, (i32, Option<usize>)>,
 }
 
-/// ONNX's number of the type i64.
+/// ONNX's numbers of types.
+const F32: i32 = 1;
 const I64: i32 = 7;
 
 impl<'a> Known<'a> {
@@ -22,9 +23,8 @@ impl<'a> Known<'a> {
     pub(super) fn of(graph: &Graph, data: &'a [u8]) -> Self {
         let named = |tensor: &Tensor| Some((tensor.name.clone()?, tensor.clone()));
         let made = |node: &Node| {
-            let is_value = |name: &str| name == "value";
-            let value = node.attribute.iter().find(|attribute| is_value(&attribute.name))?.t.clone()?;
-            (node.op_type == "Constant").then(|| node.output.first().map(|output| (output.clone(), value))).flatten()
+            let constant = (node.op_type == "Constant").then(|| node.attribute.iter().find_map(constant)).flatten();
+            node.output.first().cloned().zip(constant)
         };
         let constants = graph.initializer.iter().filter_map(named).chain(graph.node.iter().filter_map(made));
         let declared = graph.input.iter().chain(&graph.output).chain(&graph.value_info).filter_map(|info| {
@@ -48,7 +48,9 @@ impl<'a> Known<'a> {
 
     /// Whether the value is a constant of f32, and all of it whole numbers.
     pub(super) fn are_whole(&self, name: &str) -> bool {
-        let Some(tensor) = self.constants.get(name).filter(|tensor| tensor.data_type == Some(1)) else { return false };
+        let Some(tensor) = self.constants.get(name).filter(|tensor| tensor.data_type == Some(F32)) else {
+            return false;
+        };
         let raw = tensor.raw_data.as_deref().unwrap_or_default().as_chunks::<4>().0;
         let mut numbers = raw.iter().map(|&bytes| f32::from_le_bytes(bytes)).chain(tensor.float_data.iter().copied());
         numbers.all(|number| number.fract() == 0.0)
@@ -78,18 +80,17 @@ impl<'a> Known<'a> {
     /// An error if a constant has numbers that rten would cut to 32 bits. Where a slice begins and ends may be: it is cut to
     /// the dimension anyway, and "to the end" is said so.
     pub(super) fn wide_constant(&self, graph: &Graph) -> Option<RtenLoadError> {
-        let bounds_a_slice = |name: &str| {
-            let bounds = |node: &Node| {
-                node.input.iter().enumerate().all(|(index, input)| input != name || index == 1 || index == 2)
+        let is_wide = |tensor: &Tensor| tensor.data_type == Some(I64) && self.has_wide(tensor);
+        let named = self.constants.iter().find(|(name, tensor)| is_wide(tensor) && !bounds_slices_only(graph, name));
+        let filled = || {
+            let has = |node: &&Node| {
+                let tensors = node.attribute.iter().filter_map(|attribute| attribute.t.as_ref());
+                node.op_type != "Constant" && tensors.into_iter().any(is_wide)
             };
-            let mut users = graph.node.iter().filter(|node| node.input.iter().any(|input| input == name)).peekable();
-            users.peek().is_some() && users.all(|node| node.op_type == "Slice" && bounds(node))
+            graph.node.iter().find(has).and_then(|node| node.output.first())
         };
-        let is_wide = |(name, tensor): &(&String, &Tensor)| {
-            tensor.data_type == Some(I64) && self.has_wide(tensor) && !bounds_a_slice(name)
-        };
-        let (name, _) = self.constants.iter().find(is_wide)?;
-        Some(RtenLoadError::WideConstant { constant: name.clone() })
+        let constant = named.map(|(name, _)| name).or_else(filled)?.clone();
+        Some(RtenLoadError::WideConstant { constant })
     }
 
     fn has_wide(&self, tensor: &Tensor) -> bool {
@@ -106,4 +107,43 @@ impl<'a> Known<'a> {
         let (offset, len) = (number("offset")?, number("length")?);
         self.data.get(offset..offset.checked_add(len)?)
     }
+}
+
+/// What an attribute of `Constant` says.
+fn constant(attribute: &Attribute) -> Option<Tensor> {
+    let scalar = |data_type| Tensor { data_type: Some(data_type), ..Tensor::default() };
+    let list = |data_type, len: usize| Tensor { dims: vec![i64::try_from(len).unwrap_or(0)], ..scalar(data_type) };
+    match attribute.name.as_str() {
+        "value" => attribute.t.clone(),
+        "value_int" => Some(Tensor { int64_data: vec![attribute.i?], ..scalar(I64) }),
+        "value_ints" => Some(Tensor { int64_data: attribute.ints.clone(), ..list(I64, attribute.ints.len()) }),
+        "value_float" => Some(Tensor { float_data: vec![attribute.f?], ..scalar(F32) }),
+        "value_floats" => Some(Tensor { float_data: attribute.floats.clone(), ..list(F32, attribute.floats.len()) }),
+        _ => None,
+    }
+}
+
+/// Whether a value says where slices begin and end, and nothing else.
+fn bounds_slices_only(graph: &Graph, name: &str) -> bool {
+    let is_elsewhere = |node: &Node| {
+        let inputs = node.input.iter().enumerate();
+        let bounds = |index: usize| node.op_type == "Slice" && (index == 1 || index == 2);
+        let inner =
+            node.attribute.iter().flat_map(|attribute| attribute.g.as_deref().into_iter().chain(&attribute.graphs));
+        inputs.clone().any(|(index, input)| input == name && !bounds(index))
+            || inner.into_iter().any(|graph| uses(graph, name))
+    };
+    let is_output = graph.output.iter().any(|output| output.name == name);
+    !is_output && !graph.node.iter().any(is_elsewhere)
+}
+
+/// Whether a graph, or one within it, uses a value.
+fn uses(graph: &Graph, name: &str) -> bool {
+    graph.output.iter().any(|output| output.name == name)
+        || graph.node.iter().any(|node| {
+            let attributes = node.attribute.iter();
+            let mut inner =
+                attributes.flat_map(|attribute| attribute.g.as_deref().into_iter().chain(&attribute.graphs));
+            node.input.iter().any(|input| input == name) || inner.any(|graph| uses(graph, name))
+        })
 }

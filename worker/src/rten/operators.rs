@@ -83,7 +83,6 @@ pub(super) const OPERATORS: &[&str] = &[
     "Mod",
     "Mul",
     "Neg",
-    "NonMaxSuppression",
     "NonZero",
     "Not",
     "OneHot",

@@ -124,10 +124,10 @@ fn ends(node: &Node) -> [&str; 2] {
     [&node.input, &node.output].map(|names| names.first().map_or("", String::as_str))
 }
 
-/// A name for a value within the node: that of its output, which no other value has, and the part.
+/// A name for a value within the node: that of its output, which no other node has, and the part.
 fn within(node: &Node, part: &str) -> String {
     let [_, y] = ends(node);
-    format!("{y}/{part}")
+    format!("tensorbus:{y}/{part}")
 }
 
 fn new(operator: &str, inputs: &[&str], output: &str, attribute: Vec<Attribute>) -> Node {

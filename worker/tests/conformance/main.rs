@@ -3,6 +3,9 @@
 
 #[path = "../../src/compare.rs"]
 mod compare;
+#[path = "../../src/rten/operators.rs"]
+#[allow(dead_code, reason = "the opsets are no matter here")]
+mod operators;
 #[path = "../../src/onnx/proto.rs"]
 #[allow(dead_code, reason = "what is looked at in a graph is no matter here")]
 mod proto;
@@ -79,6 +82,9 @@ fn what_passed_once_passes_and_nothing_is_wrong() {
         let lines: String = passed.iter().map(|name| format!("{name}\n")).collect();
         fs::write(PASSED, lines).unwrap();
     }
+    let proved: BTreeSet<String> = passed.iter().flat_map(|case| operators_of(&cases.join(case))).collect();
+    let unproved: Vec<_> = operators::OPERATORS.iter().filter(|operator| !proved.contains(**operator)).collect();
+    assert!(unproved.is_empty(), "let through, and no case that passes has one: {unproved:?}");
     let list = fs::read_to_string(PASSED).unwrap();
     let listed: BTreeSet<&str> = list.lines().collect();
     let lost: Vec<_> = listed.difference(&passed).collect();
@@ -87,6 +93,17 @@ fn what_passed_once_passes_and_nothing_is_wrong() {
     assert!(lost.is_empty(), "passed once and no more: {lost:?}");
     assert!(wrong.is_empty(), "silently wrong; refuse them or write them in another way: {wrong:#?}");
     assert!(new.is_empty(), "pass now, and are to be in the list (TENSORBUS_WRITE_GOLDEN=1 writes it): {new:?}");
+}
+
+fn operators_of(case: &Path) -> Vec<String> {
+    fn of(graph: &proto::Graph) -> Vec<String> {
+        let within = |node: &proto::Node| -> Vec<String> {
+            node.attribute.iter().filter_map(|attribute| attribute.g.as_deref()).flat_map(of).collect()
+        };
+        graph.node.iter().flat_map(|node| [vec![node.op_type.clone()], within(node)].concat()).collect()
+    }
+    let model = proto::Model::decode(&fs::read(case.join("model.onnx")).unwrap()[..]).unwrap();
+    model.graph.as_ref().map(of).unwrap_or_default()
 }
 
 /// Runs a case as it is, and if that passes once more with all inputs but the first one as constants, as weights are.

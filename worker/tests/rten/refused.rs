@@ -51,6 +51,7 @@ fn forms_that_would_be_wrong_are_refused() {
         (outputs(of(13, "MaxPool", vec![int("strides", 1)]), 2), "Indices"),
         (outputs(of(17, "LayerNormalization", vec![]), 2), "Mean"),
         (of(14, "GRU", vec![]), "linear_before_reset"),
+        (Onnx { nodes: vec![node("LSTM", &["x", "w", "r", "", "l"], "y", vec![])], ..of(14, "LSTM", vec![]) }, "lens"),
         (of(11, "NonMaxSuppression", vec![]), "max_output_boxes_per_class"),
         (of(6, "PRelu", vec![]), "slope"),
         (of(13, "Resize", vec![text("mode", "cubic")]), "cubic"),

@@ -4,7 +4,7 @@ use tensorbus_registry::ModelCache;
 use tensorbus_transport::{Dtype, TensorView};
 use tensorbus_worker::{InferError, Model, Output, RtenLoadError, RtenModel, run};
 
-use crate::onnx::{BOOL, F32, F64, I64, Onnx, floats, int, node, numbers};
+use crate::onnx::{Attribute, BOOL, F32, F64, I64, Onnx, floats, int, node, numbers};
 
 fn identity(dtype: i32) -> Onnx {
     Onnx { types: [dtype, dtype], x: vec![-1, 3], ..Onnx::one(17, "Identity", vec![]) }
@@ -61,6 +61,10 @@ fn types_that_would_lose_something_are_refused() {
     };
     let refused = wide.load().unwrap_err();
     assert!(matches!(&refused, RtenLoadError::WideConstant { constant } if constant == "wide"), "{refused}");
+    let filled = Attribute { name: "value".to_owned(), t: Some(numbers("", &[1 << 33])), ..Attribute::default() };
+    let nodes = vec![node("ConstantOfShape", &["x"], "y", vec![filled])];
+    let refused = Onnx { nodes, types: [I64, I64], x: vec![-1], ..Onnx::one(13, "Add", vec![]) }.load().unwrap_err();
+    assert!(matches!(&refused, RtenLoadError::WideConstant { constant } if constant == "y"), "{refused}");
     // One that is so long that it lies beside the graph.
     let long = Onnx { constants: vec![numbers("wide", &[1 << 33; 200])], ..wide };
     let refused = long.load().unwrap_err();
