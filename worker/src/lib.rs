@@ -1,11 +1,13 @@
 //! Models that one process owns and many use.
 //!
 //! A [`Model`] has named inputs and outputs. [`RtenModel`] runs an ONNX model, [`FunctionModel`] a function; [`run`] asks one of
-//! them, and checks what goes in and comes out. Which requests are run together a [`Batcher`](batch::Batcher) decides.
+//! them, and checks what goes in and comes out. [`Serving`] answers the requests of other processes, which a [`ModelClient`] sends. Which
+//! requests are run together a [`Batcher`](batch::Batcher) can decide.
 #![deny(unsafe_code)]
 
 pub mod batch;
 mod call;
+mod client;
 mod compare;
 mod error;
 mod function;
@@ -13,19 +15,24 @@ mod golden;
 mod model;
 #[cfg(feature = "rten")]
 mod onnx;
+mod places;
 #[cfg(feature = "rten")]
 mod rten;
 mod run;
+mod serving;
 mod signature;
 
 pub use call::{Call, Output};
+pub use client::{ModelClient, RequestError};
 pub use error::InferError;
 pub use function::FunctionModel;
 pub use golden::{Golden, GoldenError};
 pub use model::Model;
+pub use places::PlaceError;
 #[cfg(feature = "rten")]
 pub use rten::{RtenBuilder, RtenLoadError, RtenModel};
 pub use run::{Outcome, probe, run};
+pub use serving::{ServeError, Serving, ServingBuilder, ServingStats};
 pub use signature::{Dim, Signature, SignatureError, TensorInfo};
 
 /// The programs of `docs/workers.md` are compiled with the documentation's examples.

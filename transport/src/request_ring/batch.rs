@@ -53,6 +53,11 @@ impl Batch {
         self.rows.len()
     }
 
+    /// Whether the tensors are copies, whose outputs can have other shapes than the ring says.
+    pub fn is_isolated(&self) -> bool {
+        self.gathered.is_some()
+    }
+
     /// Its rows in the ring.
     pub fn rows(&self) -> Range<usize> {
         self.rows.clone()
