@@ -13,12 +13,14 @@ mod daemon;
 mod demo;
 mod doctor;
 mod echo;
+mod infer;
 mod models;
 mod output;
 mod ps;
 mod session;
 mod stop;
 mod topics;
+mod worker;
 
 #[derive(Debug, Parser)]
 #[command(name = "tensorbus", version, about = "Tensors from process to process in shared memory, without a copy")]
@@ -39,10 +41,12 @@ enum Command {
     Topics(topics::Args),
     Echo(echo::Args),
     Models(models::Args),
+    Worker(worker::Args),
+    Infer(infer::Args),
 }
 
 /// What is logged to stderr if `RUST_LOG` does not say otherwise.
-const LOG: &str = "off,tensorbus_cli=warn,tensorbus_registry=warn,tensorbus_serve=info,tensorbus_transport=warn";
+const LOG: &str = "off,tensorbus_cli=warn,tensorbus_registry=warn,tensorbus_serve=info,tensorbus_transport=warn,tensorbus_worker=warn";
 
 /// Runs the command that `args` give, the program's name not among them. Returns its exit code.
 ///
@@ -79,6 +83,8 @@ fn run(command: Command, program: &[OsString]) -> anyhow::Result<ExitCode> {
         Command::Topics(args) => topics::run(args),
         Command::Echo(args) => echo::run(args),
         Command::Models(args) => models::run(args),
+        Command::Worker(args) => worker::run(args),
+        Command::Infer(args) => infer::run(args),
     }
 }
 

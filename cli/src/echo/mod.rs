@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::{Map, Value as Json};
 use tensorbus::{Bus, Message, Metadata, Overflow, ReceiveError, Subscriber, TopicError, TopicInfo, Value};
 
-use self::preview::Preview;
+pub(crate) use self::preview::{Preview, all};
 use self::rate::{PerSecond, Rate};
 use crate::output;
 use crate::session::SessionArg;

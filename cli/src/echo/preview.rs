@@ -1,5 +1,5 @@
 use serde::Serialize;
-use tensorbus::{Dtype, Tensor};
+use tensorbus::{Dtype, Tensor, TensorView};
 
 use super::value::Value;
 use crate::output::short;
@@ -11,7 +11,7 @@ const SAMPLED: usize = 1 << 16;
 
 /// The first elements of a tensor and what its values are like.
 #[derive(Debug, Serialize)]
-pub(super) struct Preview {
+pub(crate) struct Preview {
     /// The first elements in row-major order; of a type narrower than a byte, the first bytes.
     pub(super) values: Vec<Value>,
     /// Whether there are more.
@@ -47,6 +47,24 @@ impl Preview {
             Elements { dtype: tensor.dtype(), shape: tensor.shape(), strides: tensor.strides(), bytes: tensor.bytes() };
         elements.preview()
     }
+
+    pub(crate) fn of_view(tensor: &TensorView<'_>) -> Self {
+        Elements::of(tensor).preview()
+    }
+}
+
+/// All elements of a tensor in row-major order, and the number of the largest one.
+pub(crate) fn all(tensor: &TensorView<'_>) -> (Vec<Value>, Option<usize>) {
+    let layout = tensor.layout();
+    let elements = Elements::of(tensor);
+    let Some(size) = layout.dtype.element_bytes() else {
+        return (tensor.bytes().iter().map(|&byte| Value::Raw(vec![byte])).collect(), None);
+    };
+    let value = |index| elements.element(index, size).map(|bytes| Value::decode(layout.dtype, bytes));
+    let values: Vec<_> = (0..layout.elements()).map_while(value).collect();
+    let numbers = values.iter().enumerate().filter_map(|(index, value)| Some((index, value.number()?)));
+    let largest = numbers.max_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(index, _)| index);
+    (values, largest)
 }
 
 impl std::fmt::Display for Preview {
@@ -65,7 +83,12 @@ impl std::fmt::Display for Preview {
     }
 }
 
-impl Elements<'_> {
+impl<'a> Elements<'a> {
+    fn of(tensor: &'a TensorView<'a>) -> Self {
+        let layout = tensor.layout();
+        Self { dtype: layout.dtype, shape: &layout.shape, strides: &layout.strides, bytes: tensor.bytes() }
+    }
+
     fn preview(&self) -> Preview {
         let Some(size) = self.dtype.element_bytes() else {
             let values = self.bytes.iter().take(SHOWN).map(|&byte| Value::Raw(vec![byte])).collect();

@@ -11,7 +11,7 @@ const HEX_BYTES: usize = 16;
 
 /// One element of a tensor.
 #[derive(Clone, PartialEq, Debug)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Bool(bool),
     Int(i128),
     UInt(u128),
