@@ -32,7 +32,7 @@ pub use directory::{
     AnnounceError, Announcing, Directory, DirectoryError, MODELS_TOPIC, ProcessModels, RemoteUnloadError, STALE_AFTER,
     unload_remotely,
 };
-pub use entry::EntryBuilder;
+pub use entry::{DEFAULT_WAIT, EntryBuilder};
 pub use error::{BoxError, KeyError, LoadError, MAX_KEY_BYTES, UnloadError, WrongType};
 pub use info::{ModelInfo, ModelState, RegistryMetrics};
 pub use model::{Device, Measured, Model};
