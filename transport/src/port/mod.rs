@@ -9,6 +9,7 @@ mod ghosts;
 mod growing;
 mod handshake;
 mod incoming;
+mod made;
 mod node;
 mod outgoing;
 mod pool;

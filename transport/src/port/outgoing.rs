@@ -11,6 +11,7 @@ use iceoryx2_cal::zero_copy_connection::{
 
 use super::connection::Stock;
 use super::handshake::{self, SideCount};
+use super::made::{self, take_made};
 use super::slots::Slots;
 
 type StockSender = <Stock as ZeroCopyConnection>::Sender;
@@ -38,13 +39,6 @@ pub(super) struct Link {
 // SAFETY: a sending side may go from thread to thread, but not be used by two at a time; nor may the cells. All shares are
 // made, used and dropped by one port, and so under one lock: `Alone` says whose.
 unsafe impl Sync for Link {}
-
-thread_local! {
-    /// Connections that iceoryx2 has made for publishers in this thread since they were taken.
-    static MADE: RefCell<Vec<Arc<Link>>> = const { RefCell::new(Vec::new()) };
-    /// Whether there may be any: asked for each message, and cheaper to ask than the list.
-    static ANY_MADE: Cell<bool> = const { Cell::new(false) };
-}
 
 /// Why a queue did not get a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,8 +81,7 @@ impl Link {
             is_ours: Cell::new(false),
             left: RefCell::default(),
         });
-        MADE.with_borrow_mut(|made| made.push(link.clone()));
-        ANY_MADE.set(true);
+        made::add_link(&link);
         link
     }
 
@@ -153,8 +146,10 @@ impl Link {
 }
 
 impl Links {
-    pub(super) fn new(stride: usize) -> Self {
-        Self { links: Vec::new(), stride }
+    /// With those that were made together with the publisher.
+    pub(super) fn new(links: Vec<Arc<Link>>, stride: usize) -> Self {
+        links.iter().for_each(|link| link.is_ours.set(true));
+        Self { links, stride }
     }
 
     /// After each call in which iceoryx2 may have made or closed connections. New ones get the history. Returns whether there
@@ -165,16 +160,13 @@ impl Links {
         if self.links.iter().any(|link| Arc::strong_count(link) == 1) {
             self.let_go(slots);
         }
-        ANY_MADE.get() && self.take_over(slots)
+        made::any() && self.take_over(slots)
     }
 
     #[cold]
     fn take_over(&mut self, slots: &mut Slots) -> bool {
-        ANY_MADE.set(false);
         let known = self.links.len();
-        // Those of a port that came to nothing are closed already.
-        let is_open = |link: &Arc<Link>| Arc::strong_count(link) > 1;
-        MADE.with_borrow_mut(|made| self.links.extend(made.drain(..).filter(is_open)));
+        self.links.extend(take_made().links);
         for link in &self.links[known..] {
             link.is_ours.set(true);
             for slot in slots.last(link.stock.buffer_size()) {
@@ -238,13 +230,4 @@ impl Links {
         let open = self.links.iter().filter(|link| link.has_opened()).count();
         SideCount { open, closed: self.links.len() - open }
     }
-}
-
-/// Makes a call for a port that lets iceoryx2 send: the shares in connections that the call opens are dropped.
-pub(super) fn without_sending<T>(call: impl FnOnce() -> T) -> T {
-    let others = MADE.with_borrow(Vec::len);
-    let result = call();
-    // Dropped outside of the borrow: the last share closes the connection.
-    drop(MADE.with_borrow_mut(|made| made.split_off(others.min(made.len()))));
-    result
 }

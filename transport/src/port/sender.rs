@@ -11,8 +11,9 @@ use iceoryx2::prelude::AllocationStrategy;
 
 use super::alone::Alone;
 use super::growing::{self, Growing};
+use super::made::take_made;
 use super::node::Node;
-use super::outgoing::{Links, Tally, WhenFull};
+use super::outgoing::{Link, Links, Tally, WhenFull};
 use super::pool::{Place, Pool, loan};
 use super::service::{Block64, Header, SessionService, pool_file};
 use super::shield::{Panicked, shield};
@@ -144,7 +145,7 @@ impl Sender {
         let turn = Turn::take(node.directory()).map_err(|error| topic.failed(error))?;
         node.admit_to_quota(needed)?;
         let unopened = Unopened::new(node.directory(), &topic.services.get()?.pub_sub);
-        let publisher = create_publisher(topic, slots, blocks, &unopened)?;
+        let (publisher, links) = create_publisher(topic, slots, blocks, &unopened)?;
         let prepare = |reason| PoolError::Prepare { needed, reason };
         let file = pool_file(node.directory(), publisher.id().value()).map_err(prepare)?;
         let growing = OnceLock::new();
@@ -162,10 +163,9 @@ impl Sender {
         }
         let pool = shield(|| Pool::new(&publisher, first, slots)).map_err(|panicked| damaged(panicked.0))?;
         let pool = pool.map_err(damaged)?;
-        let mut links = Links::new(pool.stride());
+        let links = Links::new(links, pool.stride());
         let order = if grows { Order::LastReturned } else { Order::LongestFree };
-        let mut accounts = Slots::new(slots, order, topic.settings().history);
-        links.update(&mut accounts);
+        let accounts = Slots::new(slots, order, topic.settings().history);
         // SAFETY: used under the mutex that it goes into here.
         let publisher = unsafe { Alone::new(publisher) };
         let (board, ringer) = (topic.services.get()?.board.clone(), node.ringer().clone());
@@ -482,12 +482,13 @@ fn reserve_all(file: &Path, node: &Node) -> Result<(), TopicError> {
     Ok(reserve(file).map_err(prepare)?)
 }
 
+/// With the connections to subscribers that are there already.
 fn create_publisher(
     topic: &OpenTopic,
     slots: usize,
     blocks: usize,
     unopened: &Unopened,
-) -> Result<Publisher<SessionService, [Block64], Header>, TopicError> {
+) -> Result<(Publisher<SessionService, [Block64], Header>, Vec<Arc<Link>>), TopicError> {
     let created = shield(|| {
         topic.services.get().map(|services| {
             services
@@ -500,12 +501,15 @@ fn create_publisher(
                 .set_degradation_handler(unopened.note())
                 .create()
         })
-    })
-    .map_err(|panicked| topic.failed(panicked.0))??;
-    created.map_err(|error| match error {
-        PublisherCreateError::ExceedsMaxSupportedPublishers => {
-            TopicError::TooManyPublishers { topic: topic.name().to_owned(), limit: topic.settings().max_publishers }
-        }
-        error => topic.failed(format!("publisher: {error:?}")),
-    })
+    });
+    // Before another port of this thread takes them for its own, and whatever came of it.
+    let links = take_made().links;
+    match created.map_err(|panicked| topic.failed(panicked.0))?? {
+        Ok(publisher) => Ok((publisher, links)),
+        Err(PublisherCreateError::ExceedsMaxSupportedPublishers) => Err(TopicError::TooManyPublishers {
+            topic: topic.name().to_owned(),
+            limit: topic.settings().max_publishers,
+        }),
+        Err(error) => Err(topic.failed(format!("publisher: {error:?}"))),
+    }
 }
