@@ -106,7 +106,7 @@ fn hand_over(topic: &Topic) {
     black_box(message.first().view::<u8>().expect("bytes")[0]);
 }
 
-#[library_benchmark(config = at_most(7_000))]
+#[library_benchmark(config = at_most(2_700))]
 #[bench::frame(args = (topic()), teardown = drop)]
 fn loan_publish_receive_drop(topic: Topic) -> Topic {
     hand_over(black_box(&topic));
@@ -114,7 +114,7 @@ fn loan_publish_receive_drop(topic: Topic) -> Topic {
 }
 
 // What a receiver that spins does over and over: the less it takes, the sooner it sees a message.
-#[library_benchmark(config = at_most(4_500))]
+#[library_benchmark(config = at_most(230))]
 #[bench::frame(args = (topic()), teardown = drop)]
 fn receive_nothing(topic: Topic) -> Topic {
     assert!(black_box(&topic.subscriber).try_recv().expect("a sound port").is_none());

@@ -1,20 +1,25 @@
 //! iceoryx2 and nothing else: a node, the services of a topic, and the two ports. No other folder names iceoryx2.
 
 mod alone;
+mod backlog;
 mod connection;
 mod control;
+mod counter;
 mod dead;
 mod death_log;
 mod ghosts;
 mod growing;
 mod handshake;
 mod incoming;
+mod made;
+mod naps;
 mod node;
 mod outgoing;
 mod pool;
 mod receiver;
 mod repair;
 mod sender;
+mod sending;
 mod service;
 mod shield;
 mod slot;
@@ -35,7 +40,8 @@ pub(crate) use node::{Node, NodeError, members_of};
 pub(crate) use receiver::Asleep;
 pub(crate) use receiver::{ReceiveFailure, Received, Receiver};
 pub use sender::DRAIN_ON_DROP;
-pub(crate) use sender::{LoanFailure, SendFailure, Sender, Sending};
+pub(crate) use sender::Sender;
+pub(crate) use sending::{LoanFailure, SendFailure, Sending};
 pub(crate) use slot::Slot;
 pub(crate) use topic::{OpenTopic, TopicFacts, Wishes};
 pub use topic::{Overflow, TopicError, TopicSettings};

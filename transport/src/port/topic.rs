@@ -38,7 +38,8 @@ pub enum Overflow {
     DropOldest,
     /// The subscriber does not get the new message; the publisher never waits.
     DropNewest,
-    /// The publisher waits up to this long for room, then fails with `Undelivered`.
+    /// The publisher waits up to this long for room, then fails with `Undelivered`. Subscribers that have room get the message
+    /// at once; other threads use the publisher meanwhile.
     Block(Duration),
     /// The publisher fails with `Undelivered` at once.
     Error,
