@@ -88,6 +88,7 @@ impl Sender {
         node.admit_to_quota(needed)?;
         let unopened = Unopened::new(node.directory(), &topic.services.get()?.pub_sub);
         let (publisher, links) = create_publisher(topic, slots, blocks, &unopened)?;
+        let meter = topic.meter(publisher.id().value())?;
         let prepare = |reason| PoolError::Prepare { needed, reason };
         let file = pool_file(node.directory(), publisher.id().value()).map_err(prepare)?;
         let growing = OnceLock::new();
@@ -119,6 +120,7 @@ impl Sender {
             unopened,
             board,
             ringer,
+            meter,
             has_reclaimed: false,
             next_sequence: 0,
             layouts: Vec::new(),

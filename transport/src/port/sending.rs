@@ -5,6 +5,7 @@ use iceoryx2::port::update_connections::UpdateConnections;
 
 use super::alone::Alone;
 use super::backlog::Tally;
+use super::meter::Meter;
 use super::naps::Naps;
 use super::outgoing::Links;
 use super::pool::Pool;
@@ -33,6 +34,7 @@ pub(super) struct Ports {
     pub(super) unopened: Unopened,
     pub(super) board: Arc<Board>,
     pub(super) ringer: Arc<Ringer>,
+    pub(super) meter: Option<Meter>,
     /// Slots were taken back since the last message was sent.
     pub(super) has_reclaimed: bool,
     /// Number of the next message: under the same lock as sending, so that numbers arrive in order.
@@ -141,6 +143,9 @@ impl Sending<'_> {
         let sequence = ports.next_sequence;
         preamble.sequence = sequence;
         ports.next_sequence += 1;
+        if let Some(meter) = &ports.meter {
+            meter.count(preamble.data_len);
+        }
         preamble.publish_time_ns = monotonic_ns();
         ports.pool.write_preamble(slot, preamble);
         let may_wait = matches!(sender.overflow(), Overflow::Block(_));

@@ -10,6 +10,7 @@ use iceoryx2::service::port_factory::{PortFactory as _, publish_subscribe};
 use iceoryx2::service::static_config::messaging_pattern::MessagingPattern;
 
 use super::ghosts::remove_ghosts;
+use super::meter::{Meter, Sent, sent};
 use super::node::{Node, clean, services};
 use super::service::{Block64, Header, SessionService};
 use super::shield::shield;
@@ -209,9 +210,17 @@ pub(super) struct Services {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct TopicFacts {
     pub(crate) settings: TopicSettings,
-    /// Slots and bytes of a slot, for each publisher.
-    pub(crate) pools: Vec<(usize, usize)>,
+    pub(crate) publishers: Vec<PublisherFacts>,
     pub(crate) subscribers: usize,
+}
+
+/// A publisher that has slots.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct PublisherFacts {
+    pub(crate) id: u128,
+    pub(crate) slots: usize,
+    pub(crate) slot_bytes: usize,
+    pub(crate) sent: Sent,
 }
 
 impl Wishes {
@@ -297,7 +306,7 @@ impl OpenTopic {
         let settings = read_settings(name, &pub_sub)?;
         wishes.verify(name, &settings)?;
         let service = service_name(name)?;
-        let board = Board::open(node.directory(), service.as_str(), settings.max_subscribers, is_new)
+        let board = open_board(node, service.as_str(), &settings, is_new)
             .map_err(|error| failed(name, format!("the board of its bells: {error}")))?;
         let services = Part::new(Services { pub_sub, board: Arc::new(board) }, node.directory());
         let topic = Arc::new(Self { services, name: name.to_owned(), settings });
@@ -317,6 +326,17 @@ impl OpenTopic {
     pub(super) fn failed(&self, reason: impl fmt::Display) -> TopicError {
         failed(&self.name, reason)
     }
+
+    /// In a turn. The meter of a publisher of this topic.
+    pub(super) fn meter(&self, publisher: u128) -> Result<Option<Meter>, Forked> {
+        let services = self.services.get()?;
+        let mut living = Vec::new();
+        services.pub_sub.dynamic_config().list_publishers(|publisher| {
+            living.push(publisher.publisher_id.value());
+            CallbackProgression::Continue
+        });
+        Ok(Meter::new(&services.board, publisher, &living))
+    }
 }
 
 impl TopicFacts {
@@ -331,13 +351,20 @@ impl TopicFacts {
         let Ok(pub_sub) = opened else { return Ok(None) };
         remove_ghosts(node.directory(), node.get()?.config(), &pub_sub);
         let Ok(settings) = read_settings(name, &pub_sub) else { return Ok(None) };
-        let mut pools = Vec::new();
+        let board = open_board(node, service.as_str(), &settings, false);
+        let mut publishers = Vec::new();
         pub_sub.dynamic_config().list_publishers(|publisher| {
-            pools.push((publisher.number_of_samples, publisher.max_slice_len.saturating_mul(size_of::<Block64>())));
+            let id = publisher.publisher_id.value();
+            publishers.push(PublisherFacts {
+                id,
+                slots: publisher.number_of_samples,
+                slot_bytes: publisher.max_slice_len.saturating_mul(size_of::<Block64>()),
+                sent: board.as_ref().map_or_else(|_| Sent::default(), |board| sent(board, id)),
+            });
             CallbackProgression::Continue
         });
         let subscribers = pub_sub.dynamic_config().number_of_subscribers();
-        Ok(Some(Self { settings, pools, subscribers }))
+        Ok(Some(Self { settings, publishers, subscribers }))
     }
 
     /// Names of the topics that exist in the session.
@@ -350,6 +377,10 @@ impl TopicFacts {
         names.sort();
         Ok(names)
     }
+}
+
+fn open_board(node: &Node, service: &str, settings: &TopicSettings, is_new: bool) -> std::io::Result<Board> {
+    Board::open(node.directory(), service, settings.max_subscribers, settings.max_publishers, is_new)
 }
 
 /// In a turn: nobody else makes or removes the service meanwhile. Says also whether it is new.

@@ -133,7 +133,7 @@ impl OpenService {
         let messages = service_name(SERVICE_PREFIX, name)?;
         let (calls, is_new) = open_or_create_calls(node, name, &messages)?;
         verify_version(name, &calls)?;
-        let board = Board::open(node.directory(), messages.as_str(), CLIENTS.end, is_new)
+        let board = Board::open(node.directory(), messages.as_str(), CLIENTS.end, 0, is_new)
             .map_err(|error| failed(name, format!("the board of its bells: {error}")))?;
         let services = Part::new(Services { calls, board: Arc::new(board) }, node.directory());
         Ok(Self { services, ringer: node.ringer().clone(), name: name.to_owned() })
