@@ -61,3 +61,8 @@ struct Control;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/models.md")]
 struct Models;
+
+/// And that of `docs/daemon.md`.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/daemon.md")]
+struct DaemonPage;

@@ -19,6 +19,7 @@ mod ps;
 mod session;
 mod stop;
 mod topics;
+mod weights;
 
 #[derive(Debug, Parser)]
 #[command(name = "tensorbus", version, about = "Tensors from process to process in shared memory, without a copy")]
@@ -39,6 +40,7 @@ enum Command {
     Topics(topics::Args),
     Echo(echo::Args),
     Models(models::Args),
+    Weights(weights::Args),
 }
 
 /// What is logged to stderr if `RUST_LOG` does not say otherwise.
@@ -79,6 +81,7 @@ fn run(command: Command, program: &[OsString]) -> anyhow::Result<ExitCode> {
         Command::Topics(args) => topics::run(args),
         Command::Echo(args) => echo::run(args),
         Command::Models(args) => models::run(args),
+        Command::Weights(args) => weights::run(&args),
     }
 }
 

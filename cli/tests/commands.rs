@@ -264,6 +264,33 @@ fn topics_have_rates() {
 }
 
 #[test]
+fn weights_are_listed_with_their_users() {
+    let session = Session::new();
+    let bus = session.open();
+    let listed = || session.run_json(&["weights", "--json"])["weights"].clone();
+    assert_eq!(listed(), serde_json::json!([]));
+    let publish = |value: f32| {
+        let tensor = TensorView::new(std::slice::from_ref(&value), &[1], &[1]).unwrap();
+        tensorbus::SharedWeights::publish(&bus, "net/layer", [("w", tensor)]).unwrap()
+    };
+    let old = publish(1.0);
+    let new = publish(2.0);
+    let found = listed();
+    let facts = |index: usize| {
+        let weights = &found[index];
+        (weights["digest"].as_str().unwrap(), weights["current"].as_bool().unwrap(), weights["processes"].clone())
+    };
+    let us = serde_json::json!([std::process::id()]);
+    assert_eq!(facts(0), (old.digest().to_string().as_str(), false, us.clone()));
+    assert_eq!(facts(1), (new.digest().to_string().as_str(), true, us));
+    assert_eq!((&found[0]["name"], &found[0]["bytes"]), (&"net/layer".into(), &old.mapped_bytes().into()));
+    let words = stdout(&session.run(&["weights"]));
+    assert!(words.contains("net/layer (replaced)") && words.contains(&std::process::id().to_string()), "{words}");
+    drop((old, new));
+    assert_eq!(listed(), serde_json::json!([]));
+}
+
+#[test]
 fn an_empty_session_says_what_to_do() {
     let session = Session::new();
     let output = session.run(&["topics"]);

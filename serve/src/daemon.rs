@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tensorbus_registry::DirectoryError;
+use tensorbus_registry::{DirectoryError, DirectoryService};
 use tensorbus_transport::{Bus, BusBuilder, CallError, ServiceError, SessionError};
 use tokio::net::TcpListener;
 
@@ -22,7 +22,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 const ANSWER: Duration = Duration::from_secs(2);
 
 /// The one daemon of a session: removes within a tenth of a second what killed processes leave, watches the directory of models,
-/// and shows both over HTTP.
+/// answers who asks for it ([`DirectoryClient`](tensorbus_registry::DirectoryClient)), and shows both over HTTP.
 ///
 /// - `GET /metrics`: Prometheus' text format: processes, deaths, models, topics and memory of the session
 /// - `GET /healthz`: `200` and a JSON object while it looks after the session, else `503`
@@ -113,7 +113,8 @@ impl Daemon {
         let cannot = |reason| DaemonError::Listen { address: http, reason };
         let listener = TcpListener::bind(http).await.map_err(cannot)?;
         let http = listener.local_addr().map_err(cannot)?;
-        let watch = Watch::start(bus, server, Holder { pid: std::process::id(), http })?;
+        let directory = DirectoryService::open(&bus)?;
+        let watch = Watch::start(bus, server, directory, Holder { pid: std::process::id(), http })?;
         Ok(Self { watch: Arc::new(watch), listener, http })
     }
 

@@ -9,7 +9,7 @@ use super::command::{answer, service_name};
 use super::wire::{
     self, AnnouncedModel, Announcement, MAX_ANNOUNCED_MODELS, MAX_ANNOUNCEMENT_BYTES, MAX_PROGRAM_BYTES,
 };
-use super::{HEARTBEAT, TICK, topic};
+use super::{HEARTBEAT, TICK, random, topic};
 use crate::registry::ModelRegistry;
 
 /// A registry that tells the session's bus which models it has. Ends when it is dropped.
@@ -175,12 +175,6 @@ impl Teller {
 fn told_at_once(model: &AnnouncedModel) -> (&str, u8, bool, u64, u64, u64, &str) {
     let AnnouncedModel { key, state, pinned, bytes, handles, keep_alive_ms, failure, .. } = model;
     (key, *state, *pinned, *bytes, *handles, *keep_alive_ms, failure)
-}
-
-/// A number that nobody else has: the seeds of std's hash maps come from the system.
-fn random() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(std::time::SystemTime::now())
 }
 
 /// Tells this process from others that had its id before.

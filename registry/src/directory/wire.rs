@@ -29,6 +29,8 @@ pub enum Kind {
     Announcement = 1,
     Command = 2,
     Answer = 3,
+    Query = 4,
+    Page = 5,
 }
 
 /// The rule that the bytes break.
@@ -113,6 +115,48 @@ pub struct Answer {
 /// [`Command::what`]
 pub const UNLOAD: u8 = 1;
 
+/// What somebody wants to know of the directory of a daemon.
+#[derive(Clone, PartialEq, Eq, Debug, Default, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct Query {
+    /// 1: all models, 2: those of one key, 3: say when anything is not as it was.
+    pub what: u8,
+    /// 2: the key. 1: the last key of the page before, of which the next is wanted.
+    pub key: String,
+    /// 1: the registry of that key. 2: the first registry that is wanted. 0 for the first page.
+    pub registry: u64,
+    /// 3: the generation that is known.
+    pub seen: u64,
+    /// 3: how long to wait, in milliseconds.
+    pub patience_ms: u32,
+}
+
+/// As much of the directory as an answer holds.
+#[derive(Clone, PartialEq, Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct Page {
+    /// Another number whenever anything has changed.
+    pub generation: u64,
+    /// Registries that exist and were not heard.
+    pub silent: u32,
+    /// There is more after the last model of the last registry.
+    pub more: bool,
+    pub registries: Vec<Heard>,
+}
+
+/// A registry, or a part of its models.
+#[derive(Clone, PartialEq, Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct Heard {
+    pub announcement: Announcement,
+    /// Since when it was not heard.
+    pub silent_ms: u64,
+}
+
+/// [`Query::what`]
+pub const LIST: u8 = 1;
+/// [`Query::what`]
+pub const GET: u8 = 2;
+/// [`Query::what`]
+pub const WATCH: u8 = 3;
+
 macro_rules! codec {
     ($encode:ident, $decode:ident, $type:ident, $archived:ident, $kind:expr) => {
         pub fn $encode(value: &$type) -> Vec<u8> {
@@ -135,6 +179,8 @@ macro_rules! codec {
 codec!(encode_announcement, decode_announcement, Announcement, ArchivedAnnouncement, Kind::Announcement);
 codec!(encode_command, decode_command, Command, ArchivedCommand, Kind::Command);
 codec!(encode_answer, decode_answer, Answer, ArchivedAnswer, Kind::Answer);
+codec!(encode_query, decode_query, Query, ArchivedQuery, Kind::Query);
+codec!(encode_page, decode_page, Page, ArchivedPage, Kind::Page);
 
 fn framed(kind: Kind, archive: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER + archive.len());
@@ -208,6 +254,21 @@ impl Command {
 impl Answer {
     fn check(&self) -> Result<(), DirectoryDecodeError> {
         at_most("refusal", self.refusal.len(), MAX_KEY_BYTES + MAX_REASON_BYTES)
+    }
+}
+
+impl Query {
+    fn check(&self) -> Result<(), DirectoryDecodeError> {
+        if ![LIST, GET, WATCH].contains(&self.what) {
+            return Err(DirectoryDecodeError::Meaning { field: "query", value: self.what.into() });
+        }
+        at_most("key", self.key.len(), MAX_KEY_BYTES)
+    }
+}
+
+impl Page {
+    fn check(&self) -> Result<(), DirectoryDecodeError> {
+        self.registries.iter().try_for_each(|heard| heard.announcement.check())
     }
 }
 
