@@ -210,7 +210,7 @@ impl ModelRegistry {
         timeout: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let wish = wish(py, memory_bytes, keep_alive, pinned)?;
-        py.import("tensorbus._models")?.call_method("load_async", (slf, key, loader, timeout), Some(&wish))
+        py.import("tensorbus._models_asyncio")?.call_method("load_async", (slf, key, loader, timeout), Some(&wish))
     }
 
     #[pyo3(signature = (key, *, memory_bytes=None, keep_alive=None, pinned=false))]

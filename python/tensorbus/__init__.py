@@ -47,7 +47,8 @@ from tensorbus._errors import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tensorbus._asyncio import AsyncSubscriber
-    from tensorbus._models import get_or_load, get_or_load_async, list_models, metrics
+    from tensorbus._models import get_or_load, list_models, metrics
+    from tensorbus._models_asyncio import get_or_load_async
 
 __all__ = [
     "Announcing",
@@ -103,7 +104,11 @@ def __getattr__(name: str) -> object:
         from tensorbus._asyncio import AsyncSubscriber
 
         return AsyncSubscriber
-    if name in ("get_or_load", "get_or_load_async", "list_models", "metrics"):
+    if name == "get_or_load_async":
+        from tensorbus._models_asyncio import get_or_load_async
+
+        return get_or_load_async
+    if name in ("get_or_load", "list_models", "metrics"):
         from tensorbus import _models
 
         return getattr(_models, name)

@@ -55,7 +55,9 @@ struct Place {
     socket: AtomicU64,
 }
 
-/// The bells of a service.
+const _: () = assert!(size_of::<Place>() == 64 && size_of::<MeterPlace>() == 64);
+
+/// The bells of a service, and the meters of its publishers.
 #[derive(Debug)]
 pub(super) struct Board {
     mapping: Mapping,
@@ -114,9 +116,8 @@ impl Board {
     #[inline]
     pub(super) fn meter(&self, index: usize) -> &MeterPlace {
         debug_assert!(index < self.meters);
-        // SAFETY: `open` mapped `meters` of them behind `places + 1` places, and `index` is less than `meters`.
-        let place =
-            unsafe { self.mapping.start().cast::<Place>().add(self.places + 1).cast::<MeterPlace>().add(index) };
+        // SAFETY: `open` mapped `meters` of them behind `places + 1` places of the same size, and `index` is less than `meters`.
+        let place = unsafe { self.mapping.start().cast::<MeterPlace>().add(self.places + 1 + index) };
         // SAFETY: in the mapping, which lives as long as `self`; aligned, as pages are and the places before it; consists of
         // atomics only, of which every bit pattern is a value, and which other processes change by atomic operations.
         unsafe { place.as_ref() }
