@@ -131,6 +131,27 @@ def own_model() -> None:
     del announcing, handle
 
 
+def models_at_exit() -> None:
+    """End with models, some of which go just then, and weights in globals."""
+    global kept
+    bus = tensorbus.Bus()
+    registry, shared = tensorbus.ModelRegistry(ttl=0.0), tensorbus.ModelRegistry.default()
+    handles = [registry.get_or_load(f"net/{number}", lambda: type("Net", (), {})()) for number in range(50)]
+    array = tensorbus.SharedWeights.publish("net", {"w": np.ones(3)}, bus=bus)["w"].numpy()
+    kept = (
+        bus,
+        registry,
+        shared.announce(bus),
+        registry.announce(bus),
+        handles,
+        shared.get_or_load("m", object),
+        array,
+    )
+    for handle in handles[::2]:
+        handle.release()
+    say("ends")
+
+
 def wait_for_model() -> None:
     """Wait for a model that another thread never finishes to load; say what ends the wait."""
     import threading
@@ -224,6 +245,7 @@ ROLES = {
         hold,
         hold_loan,
         own_model,
+        models_at_exit,
         publish_weights,
         attach_weights,
         wait_for_ever,

@@ -466,6 +466,15 @@ def test_models_of_a_killed_process_are_gone(bus: tensorbus.Bus, node: Callable[
     assert models(bus.session) == []
 
 
+@pytest.mark.usefixtures("session")
+def test_a_program_may_end_with_everything_in_globals(node: Callable[..., Node]) -> None:
+    """Nothing is left of it in the session, and the timer does not disturb its end."""
+    nodes = [node("models_at_exit") for _ in range(4)]
+    for each in nodes:
+        each.expect("ends")
+        assert each.end() == 0
+
+
 def test_types_are_generic() -> None:
     asked: Callable[..., Awaitable[tensorbus.ModelHandle[Net]]] = tensorbus.get_or_load_async
     assert asked.__annotations__["return"].__origin__ is tensorbus.ModelHandle
