@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tensorbus_registry::{DirectoryError, DirectoryService};
-use tensorbus_transport::{Bus, BusBuilder, CallError, ServiceError, SessionError};
+use tensorbus_transport::{Bus, BusBuilder, CallError, ServiceBuilder, ServiceError, SessionError};
 use tokio::net::TcpListener;
 
 use crate::http;
@@ -14,8 +14,6 @@ use crate::watch::Watch;
 /// Where a daemon's metrics and health are, if nothing else is said: port 9464 of this machine alone.
 pub const DEFAULT_HTTP: &str = "127.0.0.1:9464";
 
-/// The control service that a session's one daemon has.
-const SERVICE: &str = "tensorbus/daemon";
 /// How often the daemon looks after the session.
 const INTERVAL: Duration = Duration::from_millis(100);
 /// Longest wait for a daemon to say who it is.
@@ -100,7 +98,7 @@ impl Daemon {
     /// [`DaemonError::Taken`] if the session has a daemon, others if session or address cannot be had.
     pub async fn open(session: BusBuilder, http: SocketAddr) -> Result<Self, DaemonError> {
         let bus = session.service_thread(INTERVAL).open()?;
-        let server = bus.service(SERVICE).server().map_err(|error| match error {
+        let server = service(&bus).server().map_err(|error| match error {
             ServiceError::HasServer { .. } => DaemonError::Taken {
                 session: bus.session().to_owned(),
                 holder: ask(&bus).unwrap_or_else(|error| {
@@ -137,9 +135,14 @@ impl Daemon {
     }
 }
 
+/// The control service that a session's one daemon has: small, as its question and a [`Holder`] are.
+fn service(bus: &Bus) -> ServiceBuilder {
+    bus.service("tensorbus/daemon").max_request_bytes(64).max_reply_bytes(256).max_clients(8)
+}
+
 /// Asks the daemon of a session who it is.
 fn ask(bus: &Bus) -> Result<Option<Holder>, Box<dyn std::error::Error>> {
-    match bus.service(SERVICE).client()?.call(b"who", ANSWER) {
+    match service(bus).client()?.call(b"who", ANSWER) {
         Ok(reply) => Ok(Some(serde_json::from_slice(&reply)?)),
         Err(CallError::NoServer { .. }) => Ok(None),
         Err(error) => Err(error.into()),

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use tensorbus_transport::{Bus, CallError, ControlClient, ServiceError};
 
 use super::known::ProcessModels;
-use super::service::DIRECTORY_SERVICE;
+use super::service::service;
 use super::wire::{self, Announcement, DirectoryDecodeError, GET, Heard, LIST, Page, Query, WATCH};
 use crate::error::{KeyError, check_key};
 
@@ -78,7 +78,7 @@ impl DirectoryClient {
     /// # Errors
     /// [`DirectoryCallError::Service`] if there are too many clients, or the service cannot be opened.
     pub fn open(bus: &Bus) -> Result<Self, DirectoryCallError> {
-        Ok(Self { client: bus.service(DIRECTORY_SERVICE).client()? })
+        Ok(Self { client: service(bus).client()? })
     }
 
     /// All models of the session.

@@ -1,13 +1,15 @@
 use std::time::{Duration, Instant};
 
-use tensorbus_transport::{Bus, ControlRequest, ControlServer, RequestError, ServiceError};
+use tensorbus_transport::{Bus, ControlRequest, ControlServer, RequestError, ServiceBuilder, ServiceError};
 
 use super::listen::{Directory, DirectoryError};
-use super::wire::{self, Announcement, GET, Heard, LIST, Page, Query};
+use super::wire::{self, Announcement, GET, Heard, LIST, MAX_QUERY_BYTES, Page, Query};
 
 /// The control service of a session's one directory service.
 pub const DIRECTORY_SERVICE: &str = "tensorbus/directory";
 
+/// Who can ask at a time.
+const MAX_CLIENTS: usize = 16;
 /// Bytes of models in a page, about: with what is around them it fits into a reply.
 const PAGE_BYTES: usize = 48 << 10;
 /// What a model takes in a page beside its texts, and a registry: their numbers, and what aligns them.
@@ -38,7 +40,7 @@ impl DirectoryService {
     /// # Errors
     /// [`ServiceError::HasServer`] if it has one.
     pub fn open(bus: &Bus) -> Result<Self, ServiceError> {
-        Ok(Self { server: bus.service(DIRECTORY_SERVICE).server()?, watchers: Vec::new() })
+        Ok(Self { server: service(bus).server()?, watchers: Vec::new() })
     }
 
     /// Waits for a request, at most as long as `bound`.
@@ -93,6 +95,10 @@ impl DirectoryService {
             reply(watcher.request, &Page { generation, silent: 0, more: false, registries: Vec::new() });
         }
     }
+}
+
+pub(super) fn service(bus: &Bus) -> ServiceBuilder {
+    bus.service(DIRECTORY_SERVICE).max_request_bytes(MAX_QUERY_BYTES).max_clients(MAX_CLIENTS)
 }
 
 fn reply(request: ControlRequest, page: &Page) {

@@ -21,6 +21,12 @@ pub const MAX_DEVICE_BYTES: usize = 32;
 pub const MAX_REASON_BYTES: usize = 256;
 
 const HEADER: usize = 16;
+/// Most bytes of a command: header, key, root, and what aligns them.
+pub const MAX_COMMAND_BYTES: usize = HEADER + MAX_KEY_BYTES + 32;
+/// Most bytes of an answer: header, refusal, root, and what aligns them.
+pub const MAX_ANSWER_BYTES: usize = HEADER + MAX_KEY_BYTES + MAX_REASON_BYTES + 32;
+/// Most bytes of a query: header, key, root, and what aligns them.
+pub const MAX_QUERY_BYTES: usize = HEADER + MAX_KEY_BYTES + 64;
 
 /// What the bytes are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -290,4 +296,19 @@ pub fn cut(text: &str, bytes: usize) -> String {
         cut.push(character);
     }
     cut
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_command_and_answer_have_room_in_their_service() {
+        let command = encode_command(&Command { what: UNLOAD, key: "k".repeat(MAX_KEY_BYTES) });
+        assert!((MAX_COMMAND_BYTES - 32..=MAX_COMMAND_BYTES).contains(&command.len()), "{}", command.len());
+        let query = encode_query(&Query { what: GET, key: "k".repeat(MAX_KEY_BYTES), ..Query::default() });
+        assert!((MAX_QUERY_BYTES - 32..=MAX_QUERY_BYTES).contains(&query.len()), "{}", query.len());
+        let answer = encode_answer(&Answer { refusal: "r".repeat(MAX_KEY_BYTES + MAX_REASON_BYTES) });
+        assert!((MAX_ANSWER_BYTES - 32..=MAX_ANSWER_BYTES).contains(&answer.len()), "{}", answer.len());
+    }
 }

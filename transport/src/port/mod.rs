@@ -1,6 +1,7 @@
 //! iceoryx2 and nothing else: a node, the services of a topic, and the two ports. No other folder names iceoryx2.
 
 mod alone;
+mod attributes;
 mod backlog;
 mod connection;
 mod control;
@@ -32,7 +33,7 @@ mod turn;
 mod unopened;
 mod wake;
 
-pub(crate) use control::{Asked, ClientPort, ServerPort};
+pub(crate) use control::{Asked, ClientPort, ServerPort, ServiceWishes};
 pub use control::{CallError, MAX_CONTROL_CLIENTS, ReplyError, RequestError, ServiceError};
 pub(crate) use dead::Cleaned;
 pub(crate) use death_log::DeathFollower;

@@ -4,11 +4,12 @@ use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use iceoryx2::prelude::CallbackProgression;
-use iceoryx2::service::attribute::{AttributeKey, AttributeSet, AttributeSpecifier, AttributeValue};
+use iceoryx2::service::attribute::AttributeSpecifier;
 use iceoryx2::service::builder::publish_subscribe::PublishSubscribeOpenError;
 use iceoryx2::service::port_factory::{PortFactory as _, publish_subscribe};
 use iceoryx2::service::static_config::messaging_pattern::MessagingPattern;
 
+use super::attributes;
 use super::ghosts::remove_ghosts;
 use super::meter::{Meter, Sent, sent};
 use super::node::{Node, clean, services};
@@ -416,7 +417,7 @@ fn open_or_create_pub_sub(node: &Node, name: &str, settings: &TopicSettings) -> 
 }
 
 fn read_settings(name: &str, pub_sub: &PubSub) -> Result<TopicSettings, TopicError> {
-    let attribute = |key| attribute(pub_sub.attributes(), key).unwrap_or_default();
+    let attribute = |key| attributes::read(pub_sub.attributes(), key).unwrap_or_default();
     let theirs = attribute(WIRE_KEY);
     if theirs != WIRE_VERSION.to_string() {
         return Err(TopicError::WireVersion { topic: name.to_owned(), theirs, ours: WIRE_VERSION });
@@ -436,18 +437,7 @@ fn read_settings(name: &str, pub_sub: &PubSub) -> Result<TopicSettings, TopicErr
 }
 
 fn attributes(settings: &TopicSettings) -> AttributeSpecifier {
-    let pairs = [(WIRE_KEY, WIRE_VERSION.to_string()), (OVERFLOW_KEY, settings.overflow.to_string())];
-    pairs.into_iter().fold(AttributeSpecifier::new(), |specifier, (key, value)| {
-        match (AttributeKey::try_from(key), AttributeValue::try_from(value.as_str())) {
-            (Ok(key), Ok(value)) => specifier.clone().define(&key, &value).unwrap_or(specifier),
-            _ => specifier,
-        }
-    })
-}
-
-fn attribute(attributes: &AttributeSet, key: &str) -> Option<String> {
-    let key = AttributeKey::try_from(key).ok()?;
-    attributes.key_value(&key, 0).map(ToString::to_string)
+    attributes::specify([(WIRE_KEY, WIRE_VERSION.to_string()), (OVERFLOW_KEY, settings.overflow.to_string())])
 }
 
 /// Most characters of a topic's name, and of a control service's.

@@ -115,7 +115,7 @@ pub enum PublishError {
     },
 }
 
-/// Why [`Publisher::wait_for_subscribers`] gave up.
+/// Why [`Publisher::wait_for_subscribers`](crate::Publisher::wait_for_subscribers) gave up.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WaitError {
@@ -152,7 +152,7 @@ pub enum WaitError {
     },
 }
 
-/// Why [`Publisher::drain`] gave up.
+/// Why [`Publisher::drain`](crate::Publisher::drain) gave up.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DrainError {
