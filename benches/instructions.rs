@@ -1,5 +1,5 @@
-//! Instruction counts of the paths that every message takes, and limits that fail the build. No clock is involved:
-//! valgrind counts the same whatever else the machine does.
+//! Instruction counts of the paths that every message takes, and of a request for a model that is in memory, and limits
+//! that fail the build. No clock is involved: valgrind counts the same whatever else the machine does.
 //!
 //! The limits lie about 5 % above what was counted with the Rust version that CI uses. Who makes a path longer on
 //! purpose, or changes the compiler, runs `cargo bench -p tensorbus-benches --bench instructions`, reads the new
@@ -17,7 +17,7 @@ use gungraun::{Callgrind, EventKind};
 use tempfile::TempDir;
 use tensorbus::layout::MessageLayout;
 use tensorbus::wire::{Decoded, Decoder, Parts, Preamble, encode_layout};
-use tensorbus::{Bus, Dtype, Publisher, Subscriber};
+use tensorbus::{Bus, Dtype, KeepAlive, Measured, ModelRegistry, Publisher, Subscriber};
 use tensorbus_benches::messages;
 use tensorbus_benches::peer::scratch;
 
@@ -106,7 +106,7 @@ fn hand_over(topic: &Topic) {
     black_box(message.first().view::<u8>().expect("bytes")[0]);
 }
 
-#[library_benchmark(config = at_most(7_000))]
+#[library_benchmark(config = at_most(2_700))]
 #[bench::frame(args = (topic()), teardown = drop)]
 fn loan_publish_receive_drop(topic: Topic) -> Topic {
     hand_over(black_box(&topic));
@@ -114,13 +114,36 @@ fn loan_publish_receive_drop(topic: Topic) -> Topic {
 }
 
 // What a receiver that spins does over and over: the less it takes, the sooner it sees a message.
-#[library_benchmark(config = at_most(4_500))]
+#[library_benchmark(config = at_most(230))]
 #[bench::frame(args = (topic()), teardown = drop)]
 fn receive_nothing(topic: Topic) -> Topic {
     assert!(black_box(&topic.subscriber).try_recv().expect("a sound port").is_none());
     topic
 }
 
+type Model = Measured<[u8; 64]>;
+
+/// A registry in which the model is, with others beside it.
+fn registry() -> ModelRegistry {
+    let registry = ModelRegistry::new();
+    for number in 0..32 {
+        let load = || std::io::Result::Ok(Measured::new([0; 64], 64));
+        let key = format!("model/{number}");
+        registry.entry(&key).keep_alive(KeepAlive::Forever).get_or_load_blocking::<Model, _, _>(load).expect("load");
+    }
+    registry
+}
+
+// A handle taken and dropped, of a model that is in memory.
+#[library_benchmark(config = at_most(720))]
+#[bench::one_of_32(args = (registry()), teardown = drop)]
+fn registry_hit(registry: ModelRegistry) -> ModelRegistry {
+    let load = || -> std::io::Result<Model> { unreachable!("it is there") };
+    drop(black_box(registry.get_or_load_blocking(black_box("model/7"), load).expect("hit")));
+    registry
+}
+
 library_benchmark_group!(name = format, benchmarks = [encode, check_preamble, decode]);
 library_benchmark_group!(name = ports, benchmarks = [loan_publish_receive_drop, receive_nothing]);
-main!(library_benchmark_groups = [format, ports]);
+library_benchmark_group!(name = models, benchmarks = [registry_hit]);
+main!(library_benchmark_groups = [format, ports, models]);

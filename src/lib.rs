@@ -25,7 +25,10 @@
 //! ```
 //!
 //! A process keeps its models in a [`ModelRegistry`]: loaded once, shared by all of its nodes, unloaded when nobody needs them.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
+
+#[cfg(feature = "rten")]
+pub mod rten;
 
 pub use tensorbus_registry::*;
 pub use tensorbus_transport::*;
@@ -63,3 +66,8 @@ struct Models;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/requests.md")]
 struct Requests;
+
+/// And that of `docs/daemon.md`.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/daemon.md")]
+struct DaemonPage;

@@ -20,6 +20,7 @@ mod ps;
 mod session;
 mod stop;
 mod topics;
+mod weights;
 mod worker;
 
 #[derive(Debug, Parser)]
@@ -43,6 +44,7 @@ enum Command {
     Models(models::Args),
     Worker(worker::Args),
     Infer(infer::Args),
+    Weights(weights::Args),
 }
 
 /// What is logged to stderr if `RUST_LOG` does not say otherwise.
@@ -85,6 +87,7 @@ fn run(command: Command, program: &[OsString]) -> anyhow::Result<ExitCode> {
         Command::Models(args) => models::run(args),
         Command::Worker(args) => worker::run(args),
         Command::Infer(args) => infer::run(args),
+        Command::Weights(args) => weights::run(&args),
     }
 }
 

@@ -206,7 +206,7 @@ fn topics_are_listed_with_their_settings() {
     let _publisher = topic().slots(12).slot_bytes(100_000).publisher().unwrap();
     let _subscribers = [topic().subscriber().unwrap(), topic().subscriber().unwrap()];
 
-    let report = session.run_json(&["topics", "--json"]);
+    let report = session.run_json(&["topics", "--interval", "0", "--json"]);
     assert_eq!(report["session"], session.name);
     let found = &report["topics"][0];
     let facts = ["name", "publishers", "subscribers", "depth", "history", "overflow"].map(|key| found[key].clone());
@@ -218,6 +218,76 @@ fn topics_are_listed_with_their_settings() {
     let words = stdout(&session.run(&["topics", "--session", &session.name]));
     let line = words.lines().find(|line| line.starts_with("front/camera")).unwrap();
     assert!(line.contains("drop-newest  12 x "), "{line}");
+}
+
+/// What is sent is counted by its publishers: who asks receives nothing, and is no subscriber.
+#[test]
+fn topics_have_rates() {
+    let session = Session::new();
+    let bus = session.open();
+    let publisher = bus.topic("ramp").publisher().unwrap();
+    let other = bus.topic("ramp").publisher().unwrap();
+    publish_ramp(&other);
+    let quiet = bus.topic("quiet").publisher().unwrap();
+    quiet.publish_copy(&[1u8; 10], &[10]).unwrap();
+    let output = finish_while(session.spawn(&["topics", "--json", "--interval", "0.5"]), || publish_ramp(&publisher));
+    let report: Json = serde_json::from_str(&stdout(&output)).unwrap();
+    let topic = |name: &str| report["topics"].as_array().unwrap().iter().find(|topic| topic["name"] == name).unwrap();
+    let (ramp, quiet) = (topic("ramp"), topic("quiet"));
+    let messages = ramp["messages_per_s"].as_f64().unwrap();
+    assert!(messages > 0.0, "{report}");
+    // Each message has 24 bytes of tensors.
+    assert!((ramp["bytes_per_s"].as_f64().unwrap() / messages - 24.0).abs() < 1e-6, "{report}");
+    assert_eq!((ramp["publishers"].clone(), ramp["subscribers"].clone()), (2.into(), 0.into()));
+    let mut sent: Vec<_> = ramp["pools"].as_array().unwrap().iter().map(|pool| pool["messages"].as_u64()).collect();
+    sent.sort();
+    assert!(sent[0] == Some(1) && sent[1] > Some(1), "{report}");
+    assert_eq!((quiet["messages_per_s"].as_f64(), quiet["pools"][0]["sent_bytes"].as_u64()), (Some(0.0), Some(10)));
+
+    let listed = bus.topics().unwrap();
+    let counted = listed.iter().find(|topic| topic.name == "ramp").unwrap();
+    let of = |publisher: &Publisher| publisher.stats().published;
+    let counts: Vec<_> = counted.pools.iter().map(|pool| pool.messages).collect();
+    assert_eq!(counts.iter().sum::<u64>(), of(&publisher) + of(&other));
+
+    // One that comes takes the place of one that has left, and counts anew.
+    drop(other);
+    let third = bus.topic("ramp").publisher().unwrap();
+    publish_ramp(&third);
+    publish_ramp(&third);
+    let listed = bus.topics().unwrap();
+    let counted = listed.iter().find(|topic| topic.name == "ramp").unwrap();
+    let counts: Vec<_> = counted.pools.iter().map(|pool| (pool.messages, pool.bytes)).collect();
+    assert!(counts.contains(&(2, 48)) && counts.contains(&(of(&publisher), 24 * of(&publisher))), "{counts:?}");
+    let words = stdout(&session.run(&["topics", "--interval", "0.05"]));
+    assert!(words.contains("MESSAGES/S") && words.contains("0.0"), "{words}");
+}
+
+#[test]
+fn weights_are_listed_with_their_users() {
+    let session = Session::new();
+    let bus = session.open();
+    let listed = || session.run_json(&["weights", "--json"])["weights"].clone();
+    assert_eq!(listed(), serde_json::json!([]));
+    let publish = |value: f32| {
+        let tensor = TensorView::new(std::slice::from_ref(&value), &[1], &[1]).unwrap();
+        tensorbus::SharedWeights::publish(&bus, "net/layer", [("w", tensor)]).unwrap()
+    };
+    let old = publish(1.0);
+    let new = publish(2.0);
+    let found = listed();
+    let facts = |index: usize| {
+        let weights = &found[index];
+        (weights["digest"].as_str().unwrap(), weights["current"].as_bool().unwrap(), weights["processes"].clone())
+    };
+    let us = serde_json::json!([std::process::id()]);
+    assert_eq!(facts(0), (old.digest().to_string().as_str(), false, us.clone()));
+    assert_eq!(facts(1), (new.digest().to_string().as_str(), true, us));
+    assert_eq!((&found[0]["name"], &found[0]["bytes"]), (&"net/layer".into(), &old.mapped_bytes().into()));
+    let words = stdout(&session.run(&["weights"]));
+    assert!(words.contains("net/layer (replaced)") && words.contains(&std::process::id().to_string()), "{words}");
+    drop((old, new));
+    assert_eq!(listed(), serde_json::json!([]));
 }
 
 #[test]

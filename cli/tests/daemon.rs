@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 
 use prometheus_parse::{Sample, Scrape, Value};
 use rustix::process::{Pid, Signal, kill_process};
-use tensorbus::{Bus, KeepAlive, Measured, ModelHandle, ModelRegistry, SESSION_VARIABLE};
+use tensorbus::{
+    Bus, DirectoryCallError, DirectoryClient, DirectoryService, KeepAlive, Listing, Measured, ModelHandle,
+    ModelRegistry, ProcessModels, SESSION_VARIABLE, ServiceError,
+};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -195,6 +198,110 @@ fn deaths_are_counted_and_cleaned_up_after() {
     let deaths = |samples: &[Sample]| value(samples, "tensorbus_deaths_total", None);
     daemon.wait_for("the death is told", |samples| deaths(samples) == Some(1.0));
     daemon.wait_for("it is gone", |samples| value(samples, "tensorbus_processes", None) == Some(1.0));
+}
+
+/// FR-015: list, get and watch, from the daemon alone.
+#[test]
+fn it_answers_for_the_directory() {
+    let name = session();
+    let bus = open(&name);
+    let mut client = DirectoryClient::open(&bus).unwrap();
+    assert!(client.list(PATIENCE).unwrap_err().is_no_server());
+    let registry = ModelRegistry::new();
+    let _announcing = registry.announce(&bus).unwrap();
+    let held = load(&registry, "net/1", 7);
+    let _daemon = Daemon::start(&name);
+    let listing = complete(&mut client, |listing| handles(listing, "net/1") == Some(1));
+    assert_eq!(listing.processes[0].pid, std::process::id());
+    assert_eq!(client.get("net/1", PATIENCE).unwrap().processes[0].models[0].bytes, 7);
+    assert_eq!(client.get("net/2", PATIENCE).unwrap().processes, []);
+    assert!(matches!(client.get("", PATIENCE), Err(DirectoryCallError::Key(_))));
+    // Nothing changes: the patience ends, with what was known.
+    let still = client.watch(listing.generation, Duration::ZERO, PATIENCE).unwrap();
+    assert_eq!(still, listing.generation);
+    // Something does, while it is waited for.
+    let watching = std::thread::spawn(move || {
+        let changed = client.watch(listing.generation, PATIENCE, PATIENCE).unwrap();
+        (client, changed != listing.generation)
+    });
+    let more = held.clone();
+    let (mut client, has_changed) = watching.join().unwrap();
+    assert!(has_changed);
+    complete(&mut client, |listing| handles(listing, "net/1") == Some(2));
+    drop((held, more));
+    complete(&mut client, |listing| handles(listing, "net/1") == Some(0));
+    let other = open(&name);
+    assert!(matches!(DirectoryService::open(&other), Err(ServiceError::HasServer { .. })));
+}
+
+/// More models than an answer holds come in several.
+#[test]
+fn a_directory_may_be_longer_than_an_answer() {
+    let name = session();
+    let bus = open(&name);
+    let registries: Vec<_> = (0..3).map(|_| ModelRegistry::new()).collect();
+    let _announced: Vec<_> = registries.iter().map(|registry| registry.announce(&bus).unwrap()).collect();
+    let key = |number: usize| format!("{number:03}/{}", "k".repeat(200));
+    for registry in &registries {
+        (0..300).for_each(|number| drop(load(registry, &key(number), 1)));
+    }
+    let _daemon = Daemon::start(&name);
+    let mut client = DirectoryClient::open(&bus).unwrap();
+    let keys: Vec<_> = (0..300).map(key).collect();
+    let are_all = |listing: &Listing| {
+        let of =
+            |process: &ProcessModels| process.models.iter().map(|model| model.key.clone()).eq(keys.iter().cloned());
+        listing.processes.len() == 3 && listing.processes.iter().all(of)
+    };
+    complete(&mut client, are_all);
+    assert_eq!(client.get(&keys[7], PATIENCE).unwrap().processes.len(), 3);
+}
+
+/// A daemon that is killed takes nothing along: the next one knows everything again once it has heard everybody, which is
+/// within a tick; what it says before that says so.
+#[test]
+fn a_daemon_that_was_killed_knows_everything_again() {
+    let name = session();
+    let bus = open(&name);
+    let registry = ModelRegistry::new();
+    let _announcing = registry.announce(&bus).unwrap();
+    let _held = [load(&registry, "a", 1), load(&registry, "b", 2)];
+    let mut client = DirectoryClient::open(&bus).unwrap();
+    let knows_all = |listing: &Listing| (handles(listing, "a"), handles(listing, "b")) == (Some(1), Some(1));
+    let mut before = None;
+    for _ in 0..5 {
+        let mut daemon = Daemon::start(&name);
+        let listing = complete(&mut client, |listing| listing.silent == 0);
+        assert!(knows_all(&listing), "{listing:?}");
+        assert_ne!(before.replace(listing.generation), Some(listing.generation), "who watches is told");
+        let listed = Command::new(env!("CARGO_BIN_EXE_tensorbus"))
+            .args(["models", "--json"])
+            .env(SESSION_VARIABLE, &name)
+            .output()
+            .unwrap();
+        let text = String::from_utf8(listed.stdout).unwrap();
+        assert!(text.contains("\"a\"") && text.contains("\"b\""), "{text}");
+        daemon.process.kill().unwrap();
+        daemon.process.wait().unwrap();
+    }
+    bus.remove_dead().unwrap();
+}
+
+/// Asks until the answer is as expected.
+fn complete(client: &mut DirectoryClient, expected: impl Fn(&Listing) -> bool) -> Listing {
+    let begun = Instant::now();
+    loop {
+        match client.list(PATIENCE) {
+            Ok(listing) if expected(&listing) => return listing,
+            other => assert!(begun.elapsed() < PATIENCE, "{other:?}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn handles(listing: &Listing, key: &str) -> Option<usize> {
+    let models = listing.processes.iter().flat_map(|process| &process.models);
+    models.filter(|model| model.key == key).map(|model| model.handles).next()
 }
 
 #[test]

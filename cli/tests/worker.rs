@@ -62,7 +62,7 @@ fn digits() -> impl Iterator<Item = (Array3<f32>, u8)> {
     let read = |name: &str| File::open(Path::new(DIGITS).join(name)).unwrap();
     let images = Array3::<u8>::read_npy(read("heldout_images.npy")).unwrap();
     let labels = Array1::<u8>::read_npy(read("heldout_labels.npy")).unwrap();
-    let images: Vec<_> = images.outer_iter().map(|image| image.mapv(|pixel| f32::from(pixel) / 16.0)).collect();
+    let images: Vec<_> = images.outer_iter().map(|image| image.mapv(|pixel| f32::from(pixel) / 255.0)).collect();
     images.into_iter().map(|image| image.insert_axis(Axis(0))).zip(labels)
 }
 

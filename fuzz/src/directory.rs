@@ -5,7 +5,8 @@
 
 use tensorbus_registry::directory::Known;
 use tensorbus_registry::directory::wire::{
-    decode_announcement, decode_answer, decode_command, encode_announcement, encode_answer, encode_command,
+    decode_announcement, decode_answer, decode_command, decode_page, decode_query, encode_announcement, encode_answer,
+    encode_command, encode_page, encode_query,
 };
 
 /// What a registry announces.
@@ -20,8 +21,16 @@ pub fn announcement(bytes: &[u8]) -> bool {
     true
 }
 
-/// What a registry is asked for, and what it answers.
+/// What a registry or a daemon is asked for, and what it answers.
 pub fn command(bytes: &[u8]) -> bool {
+    if let Ok(query) = decode_query(bytes) {
+        assert_eq!(decode_query(&encode_query(&query)).as_ref(), Ok(&query));
+        return true;
+    }
+    if let Ok(page) = decode_page(bytes) {
+        assert_eq!(decode_page(&encode_page(&page)).as_ref(), Ok(&page));
+        return true;
+    }
     if let Ok(answer) = decode_answer(bytes) {
         assert_eq!(decode_answer(&encode_answer(&answer)).as_ref(), Ok(&answer));
         return true;

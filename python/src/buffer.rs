@@ -11,6 +11,7 @@ use tensorbus::TensorLayout;
 use crate::dtype;
 use crate::error;
 use crate::loan::{Shared, let_go};
+use crate::readable::Readable;
 
 /// Memory of a tensor as other libraries see it. They keep it, and it keeps the slot.
 #[pyclass(frozen, name = "_Memory", module = "tensorbus._core")]
@@ -31,7 +32,7 @@ pub(crate) struct Memory {
 }
 
 pub(crate) enum Owner {
-    Received(#[expect(dead_code, reason = "only kept")] tensorbus::Tensor),
+    Readable(#[expect(dead_code, reason = "only kept")] Readable),
     Loaned(Option<Arc<Shared>>),
 }
 
@@ -74,7 +75,7 @@ impl Memory {
             let name = dtype::name(layout.dtype);
             error::buffer(format!("the buffer protocol has no {name} elements; `numpy()`, DLPack and `raw` do"))
         })?;
-        let readonly = matches!(owner, Owner::Received(_));
+        let readonly = matches!(owner, Owner::Readable(_));
         if seen == As::Bytes {
             let len = signed(layout.len)?;
             let (shape, strides, is_row_major, is_column_major) = (vec![len], vec![1], true, true);
@@ -105,7 +106,7 @@ impl Memory {
     fn check(&self, flags: c_int) -> PyResult<()> {
         let asks = |flag: c_int| flags & flag == flag;
         if asks(ffi::PyBUF_WRITABLE) && self.readonly {
-            return Err(error::buffer("received tensors are read-only; copy it (`numpy(copy=True)`)"));
+            return Err(error::buffer("the tensor is read-only; copy it (`numpy(copy=True)`)"));
         }
         let refused = (asks(ffi::PyBUF_C_CONTIGUOUS) || !asks(ffi::PyBUF_STRIDES)) && !self.is_row_major
             || asks(ffi::PyBUF_F_CONTIGUOUS) && !self.is_column_major

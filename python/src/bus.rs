@@ -43,6 +43,13 @@ pub(crate) struct TopicInfo {
     overflow: String,
 }
 
+impl Bus {
+    /// The bus, unless it is closed.
+    pub(crate) fn open(&self, py: Python<'_>) -> PyResult<tensorbus::Bus> {
+        Ok(tensorbus::Bus::clone(&*self.inner.get(py)?))
+    }
+}
+
 #[pymethods]
 impl TopicInfo {
     fn __repr__(&self) -> String {

@@ -11,6 +11,7 @@ use tensorbus::dlpack::{DLManagedTensor, DLManagedTensorVersioned, DLPACK_VERSIO
 
 use crate::error;
 use crate::metadata::type_name;
+use crate::readable::Readable;
 
 const VERSIONED: &CStr = c"dltensor_versioned";
 const VERSIONED_USED: &CStr = c"used_dltensor_versioned";
@@ -179,9 +180,9 @@ fn rename(capsule: &Bound<'_, PyAny>, name: &'static CStr) -> PyResult<()> {
     }
 }
 
-/// A received tensor for a library that asks for the structure from before DLPack 1.0 and is known not to write.
+/// A read-only tensor for a library that asks for the structure from before DLPack 1.0 and is known not to write.
 #[pyclass(frozen, name = "_Export", module = "tensorbus._core")]
-pub(crate) struct Export(pub(crate) tensorbus::Tensor);
+pub(crate) struct Export(pub(crate) Readable);
 
 #[pymethods]
 impl Export {
@@ -191,7 +192,7 @@ impl Export {
         py: Python<'py>,
         _options: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyCapsule>> {
-        legacy(py, self.0.to_dlpack_legacy())
+        self.0.legacy(py)
     }
 
     fn __dlpack_device__(&self) -> (i32, i32) {

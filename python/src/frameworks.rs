@@ -4,7 +4,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{IntoPyDict, PyByteArray, PyDict, PyTuple};
 use pyo3::{IntoPyObjectExt, intern};
-use tensorbus::{DtypeCode, TensorLayout};
+use tensorbus::{DtypeCode, TensorLayout, TensorView};
 
 use crate::buffer::Memory;
 use crate::dtype;
@@ -51,10 +51,11 @@ pub(crate) fn as_contiguous_array<'py>(object: &Bound<'py, PyAny>) -> PyResult<B
 }
 
 /// Packed elements as `ml_dtypes` has them: one in each byte.
-pub(crate) fn unpacked<'py>(py: Python<'py>, tensor: &tensorbus::Tensor) -> PyResult<Bound<'py, PyAny>> {
-    let numpy_dtype = dtype::numpy(py, tensor.dtype())?;
-    let elements = tensor.as_view().unpack().map_err(|failure| error::view(py, &failure))?;
-    let unused = if tensor.dtype().code() == DtypeCode::Int { 8 - tensor.dtype().bits() } else { 0 };
+pub(crate) fn unpacked<'py>(py: Python<'py>, tensor: &TensorView<'_>) -> PyResult<Bound<'py, PyAny>> {
+    let TensorLayout { dtype, shape, .. } = tensor.layout();
+    let numpy_dtype = dtype::numpy(py, *dtype)?;
+    let elements = tensor.unpack().map_err(|failure| error::view(py, &failure))?;
+    let unused = if dtype.code() == DtypeCode::Int { 8 - dtype.bits() } else { 0 };
     let bytes = PyByteArray::new_with(py, elements.len(), |bytes| {
         // Signed ones with their sign.
         bytes
@@ -63,7 +64,7 @@ pub(crate) fn unpacked<'py>(py: Python<'py>, tensor: &tensorbus::Tensor) -> PyRe
             .for_each(|(byte, pattern)| *byte = (((pattern << unused) as i8) >> unused) as u8);
         Ok(())
     })?;
-    let shape = PyTuple::new(py, tensor.shape())?;
+    let shape = PyTuple::new(py, shape)?;
     function!(py, "numpy", "frombuffer")?.call1((bytes, numpy_dtype))?.call_method1(intern!(py, "reshape"), (shape,))
 }
 

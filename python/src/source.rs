@@ -5,14 +5,16 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use tensorbus::dlpack::ForeignTensor;
 use tensorbus::layout::{copy_elements, span_bytes};
-use tensorbus::{Dtype, TensorLayout, TensorSpec};
+use tensorbus::{Dtype, TensorLayout, TensorSpec, TensorView};
 
 use crate::capsule;
 use crate::dtype;
 use crate::error;
 use crate::frameworks;
 use crate::held_buffer::HeldBuffer;
+use crate::mapped_tensor::MappedTensor;
 use crate::metadata::type_name;
+use crate::readable::Readable;
 use crate::tensor::Tensor;
 
 /// Copies of at least so many bytes let other Python threads run.
@@ -28,7 +30,7 @@ pub(crate) struct Source {
 }
 
 enum Memory {
-    Received(tensorbus::Tensor),
+    Readable(Readable),
     Foreign(ForeignTensor),
     /// The buffer, and how many of its bytes the layout spans.
     Buffer(HeldBuffer, usize),
@@ -40,8 +42,10 @@ impl Source {
     pub(crate) fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
         let py = object.py();
         if let Ok(tensor) = object.cast::<Tensor>() {
-            let inner = tensor.get().inner().clone();
-            return Ok(Self::new(inner.layout().clone(), Memory::Received(inner)));
+            return Ok(Self::readable(Readable::Received(tensor.get().inner().clone())));
+        }
+        if let Ok(tensor) = object.cast::<MappedTensor>() {
+            return Ok(Self::readable(Readable::Mapped(tensor.get().inner().clone())));
         }
         let kind = object.get_type();
         if kind.hasattr(intern!(py, "__array_interface__"))? {
@@ -65,6 +69,10 @@ impl Source {
                 type_name(object)
             ),
         ))
+    }
+
+    fn readable(tensor: Readable) -> Self {
+        Self::new(tensor.layout().clone(), Memory::Readable(tensor))
     }
 
     fn new(layout: TensorLayout, memory: Memory) -> Self {
@@ -145,18 +153,7 @@ impl Source {
 
     /// Copies the elements into a tensor of the same dtype and shape, whatever its strides.
     pub(crate) fn copy_into(&self, py: Python<'_>, target: &TensorLayout, bytes: &mut [u8]) -> PyResult<()> {
-        let source: &[u8] = match &self.memory {
-            Memory::Received(tensor) => tensor.bytes(),
-            Memory::Foreign(tensor) => tensor.as_view().bytes(),
-            Memory::Packed(packed) => packed,
-            Memory::Buffer(_, 0) => &[],
-            Memory::Buffer(buffer, span) => {
-                // SAFETY: shape, strides and item size are the buffer's, and all that they reach is readable for as long as
-                // the buffer is held, by the rules of the protocol; `span` is what they reach, and no stride is negative.
-                // Whoever writes at the same time decides what the copy holds, nothing more.
-                unsafe { std::slice::from_raw_parts(buffer.data().cast::<u8>(), *span) }
-            }
-        };
+        let source = self.bytes();
         let mut copy = || {
             if self.strides == target.strides {
                 bytes.copy_from_slice(source);
@@ -170,6 +167,27 @@ impl Source {
             copy()
         }
         Ok(())
+    }
+
+    /// The tensor as what takes one to read.
+    pub(crate) fn view(&self, py: Python<'_>) -> PyResult<TensorView<'_>> {
+        TensorView::from_bytes(self.dtype, self.bytes(), &self.shape, &self.strides)
+            .map_err(|failure| error::layout(py, &failure))
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match &self.memory {
+            Memory::Readable(tensor) => tensor.bytes(),
+            Memory::Foreign(tensor) => tensor.as_view().bytes(),
+            Memory::Packed(packed) => packed,
+            Memory::Buffer(_, 0) => &[],
+            Memory::Buffer(buffer, span) => {
+                // SAFETY: shape, strides and item size are the buffer's, and all that they reach is readable for as long as
+                // the buffer is held, by the rules of the protocol; `span` is what they reach, and no stride is negative.
+                // Whoever writes at the same time decides what the copy holds, nothing more.
+                unsafe { std::slice::from_raw_parts(buffer.data().cast::<u8>(), *span) }
+            }
+        }
     }
 }
 

@@ -5,12 +5,11 @@ use pyo3::types::{PyCapsule, PyDict};
 use pyo3::{IntoPyObjectExt, ffi};
 use tensorbus::TensorLayout;
 
-use crate::buffer::{self, As, Memory, Owner};
-use crate::capsule::{self, CPU, Export, Request};
+use crate::capsule::{CPU, Request};
 use crate::dtype::{self, Dtype};
-use crate::error;
 use crate::frameworks;
 use crate::message::Message;
+use crate::readable::Readable;
 
 /// One tensor of a received message, read where it lies in shared memory.
 ///
@@ -30,9 +29,8 @@ impl Tensor {
         &self.inner
     }
 
-    fn memory(&self, seen: As) -> PyResult<Memory> {
-        let data = self.inner.bytes().as_ptr().cast_mut();
-        Memory::new(Owner::Received(self.inner.clone()), self.inner.layout(), data, seen)
+    fn readable(&self) -> Readable {
+        Readable::Received(self.inner.clone())
     }
 }
 
@@ -114,7 +112,7 @@ impl Tensor {
     /// The bytes that the tensor spans, as a read-only ``memoryview``, whatever its dtype.
     #[getter]
     fn raw<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        frameworks::memoryview(py, self.memory(As::Bytes)?)
+        self.readable().raw(py)
     }
 
     /// The tensor as a NumPy array.
@@ -124,20 +122,7 @@ impl Tensor {
     /// copy that can be written. bfloat16, 8-bit floats and packed elements need ``ml_dtypes``.
     #[pyo3(signature = (*, copy=None))]
     fn numpy<'py>(&self, py: Python<'py>, copy: Option<bool>) -> PyResult<Bound<'py, PyAny>> {
-        let dtype = self.inner.dtype();
-        if dtype.element_bytes().is_none() {
-            if copy == Some(false) {
-                let text = format!(
-                    "{} elements are packed, and NumPy needs a copy; `raw` has them as they lie",
-                    dtype::name(dtype)
-                );
-                return Err(error::unsupported(py, text));
-            }
-            return frameworks::unpacked(py, &self.inner);
-        }
-        let seen = if dtype::format(dtype).is_some() { As::Elements } else { As::Bits };
-        let numpy_dtype = (seen == As::Bits).then(|| dtype::numpy(py, dtype)).transpose()?;
-        frameworks::numpy(py, self.memory(seen)?, numpy_dtype, copy == Some(true))
+        self.readable().numpy(py, copy)
     }
 
     /// The tensor as one of PyTorch.
@@ -146,20 +131,12 @@ impl Tensor {
     /// ``ReadOnlyWarning`` says. ``copy=True`` gives one that can be written.
     #[pyo3(signature = (*, copy=false))]
     fn torch<'py>(&self, py: Python<'py>, copy: bool) -> PyResult<Bound<'py, PyAny>> {
-        let capsule = if copy {
-            capsule::legacy(py, self.copied(py)?.into_dlpack_legacy())?
-        } else {
-            let text = c"PyTorch knows no read-only tensors: a write to this one ends the process; `torch(copy=True)` can be written";
-            PyErr::warn(py, &error::class_of(py, "ReadOnlyWarning")?, text, 1)?;
-            capsule::legacy(py, self.inner.to_dlpack_legacy())?
-        };
-        frameworks::torch(capsule.into_any())
+        self.readable().torch(py, copy)
     }
 
     /// The tensor as an array of JAX, without a copy where JAX takes it so.
     fn jax<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        // JAX asks for the old structure; its arrays are never written.
-        frameworks::jax(Export(self.inner.clone()).into_bound_py_any(py)?)
+        self.readable().jax(py)
     }
 
     #[pyo3(signature = (*, stream=None, max_version=None, dl_device=None, copy=None))]
@@ -171,16 +148,7 @@ impl Tensor {
         dl_device: Option<(i32, i32)>,
         copy: Option<bool>,
     ) -> PyResult<Bound<'py, PyCapsule>> {
-        let request = Request::new(stream, max_version, dl_device, copy)?;
-        match request {
-            Request { copy: true, is_versioned: true } => capsule::versioned(py, self.copied(py)?.into_dlpack()),
-            Request { copy: true, is_versioned: false } => capsule::legacy(py, self.copied(py)?.into_dlpack_legacy()),
-            Request { copy: false, is_versioned: true } => capsule::versioned(py, self.inner.to_dlpack()),
-            Request { copy: false, is_versioned: false } => Err(error::buffer(
-                "received tensors are read-only, which DLPack before 1.0 cannot say; use `numpy()`, `torch()` or `jax()`, ask \
-                 with `max_version`, or for a copy",
-            )),
-        }
+        self.readable().dlpack(py, &Request::new(stream, max_version, dl_device, copy)?)
     }
 
     fn __dlpack_device__(&self) -> (i32, i32) {
@@ -190,9 +158,8 @@ impl Tensor {
     /// # Safety
     /// Called by the interpreter with a view to fill.
     unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
-        let memory = slf.get().memory(As::Elements);
         // SAFETY: by the contract.
-        unsafe { buffer::fill(slf.py(), memory, view, flags) }
+        unsafe { slf.get().readable().fill(slf.py(), view, flags) }
     }
 
     #[pyo3(signature = (dtype=None, copy=None))]
@@ -207,21 +174,14 @@ impl Tensor {
 
     #[getter]
     fn __array_interface__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        frameworks::array_interface(py, self.inner.layout(), self.inner.bytes().as_ptr())
+        self.readable().array_interface(py)
     }
 
     fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
-        let first = self.inner.shape().first().copied();
-        first.ok_or_else(|| error::unsupported(py, "a scalar has no length"))
+        self.readable().first_size(py)
     }
 
     fn __repr__(&self) -> String {
         format!("<Tensor {}>", describe(self.inner.layout()))
-    }
-}
-
-impl Tensor {
-    fn copied(&self, py: Python<'_>) -> PyResult<tensorbus::ContiguousTensor> {
-        py.detach(|| self.inner.to_contiguous()).map_err(|failure| error::contiguous(py, &failure))
     }
 }

@@ -1,12 +1,19 @@
 """Tensors from process to process in shared memory, without a copy."""
 
 from tensorbus._core import (
+    Announcing,
     Bus,
     Dtype,
+    MappedTensor,
     Message,
     MessageMut,
+    ModelHandle,
+    ModelInfo,
+    ModelRegistry,
     Publisher,
     PublisherStats,
+    RegistryMetrics,
+    SharedWeights,
     Subscriber,
     SubscriberStats,
     Tensor,
@@ -21,22 +28,30 @@ from tensorbus._errors import (
     Forked,
     InvalidArgument,
     Mismatch,
+    ModelInUse,
     NoFreeSlot,
+    NoSuchModel,
     NoSuchTensor,
+    NoSuchWeights,
     OutOfMemory,
     ReadOnlyWarning,
+    RecursiveLoad,
     Timeout,
     TooLarge,
     TooManyHeld,
     Undelivered,
     UnsupportedTensor,
+    WeightsChanged,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tensorbus._asyncio import AsyncSubscriber
+    from tensorbus._models import get_or_load, list_models, metrics
+    from tensorbus._models_asyncio import get_or_load_async
 
 __all__ = [
+    "Announcing",
     "AsyncSubscriber",
     "Bus",
     "Closed",
@@ -45,15 +60,25 @@ __all__ = [
     "Error",
     "Forked",
     "InvalidArgument",
+    "MappedTensor",
     "Message",
     "MessageMut",
     "Mismatch",
+    "ModelHandle",
+    "ModelInUse",
+    "ModelInfo",
+    "ModelRegistry",
     "NoFreeSlot",
+    "NoSuchModel",
     "NoSuchTensor",
+    "NoSuchWeights",
     "OutOfMemory",
     "Publisher",
     "PublisherStats",
     "ReadOnlyWarning",
+    "RecursiveLoad",
+    "RegistryMetrics",
+    "SharedWeights",
     "Subscriber",
     "SubscriberStats",
     "Tensor",
@@ -64,7 +89,12 @@ __all__ = [
     "TopicInfo",
     "Undelivered",
     "UnsupportedTensor",
+    "WeightsChanged",
     "__version__",
+    "get_or_load",
+    "get_or_load_async",
+    "list_models",
+    "metrics",
 ]
 
 
@@ -74,4 +104,12 @@ def __getattr__(name: str) -> object:
         from tensorbus._asyncio import AsyncSubscriber
 
         return AsyncSubscriber
+    if name == "get_or_load_async":
+        from tensorbus._models_asyncio import get_or_load_async
+
+        return get_or_load_async
+    if name in ("get_or_load", "list_models", "metrics"):
+        from tensorbus import _models
+
+        return getattr(_models, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

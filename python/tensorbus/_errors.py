@@ -63,6 +63,34 @@ class Forked(Error, RuntimeError):
     """It belongs to the process that this one was forked from. Open a bus of its own in the child."""
 
 
+class NoSuchModel(Error, KeyError):
+    """The registry has no model of this key in memory."""
+
+    def __str__(self) -> str:
+        """Say it without the quotes of a `KeyError`."""
+        return str(self.args[0]) if self.args else ""
+
+
+class ModelInUse(Error):
+    """The model is in use, being loaded, or pinned, and is not unloaded."""
+
+
+class RecursiveLoad(Error, RuntimeError):
+    """A loader asked for the model that it loads: it would wait for itself."""
+
+
+class NoSuchWeights(Error, KeyError):
+    """No process of the session uses weights of this name."""
+
+    def __str__(self) -> str:
+        """Say it without the quotes of a `KeyError`."""
+        return str(self.args[0]) if self.args else ""
+
+
+class WeightsChanged(Error):
+    """The bytes of weights are not those that they were: their file was changed in place."""
+
+
 class CopyWarning(UserWarning):
     """A loan was copied when it was published: an array made of it was still there, and could have written it."""
 

@@ -120,6 +120,83 @@ def wait_for_ever(how: str) -> None:
         say("interrupted")
 
 
+def own_model() -> None:
+    """Announce a model, and hold it until it is killed."""
+    bus = tensorbus.Bus()
+    registry = tensorbus.ModelRegistry()
+    announcing = registry.announce(bus)
+    handle = registry.get_or_load("net", object)
+    say("loaded")
+    told()
+    del announcing, handle
+
+
+def models_at_exit() -> None:
+    """End with models, some of which go just then, and weights in globals."""
+    global kept
+    bus = tensorbus.Bus()
+    registry, shared = tensorbus.ModelRegistry(ttl=0.0), tensorbus.ModelRegistry.default()
+    handles = [registry.get_or_load(f"net/{number}", lambda: type("Net", (), {})()) for number in range(50)]
+    array = tensorbus.SharedWeights.publish("net", {"w": np.ones(3)}, bus=bus)["w"].numpy()
+    kept = (
+        bus,
+        registry,
+        shared.announce(bus),
+        registry.announce(bus),
+        handles,
+        shared.get_or_load("m", object),
+        array,
+    )
+    for handle in handles[::2]:
+        handle.release()
+    say("ends")
+
+
+def wait_for_model() -> None:
+    """Wait for a model that another thread never finishes to load; say what ends the wait."""
+    import threading
+
+    registry, begun, never = tensorbus.ModelRegistry(), threading.Event(), threading.Event()
+
+    def loader() -> None:
+        begun.set()
+        never.wait(PATIENCE)
+
+    loads = threading.Thread(target=registry.get_or_load, args=("m", loader))
+    loads.start()
+    begun.wait(PATIENCE)
+    threading.Thread(target=lambda: (wait_until_waited(registry), say("waiting")), daemon=True).start()
+    try:
+        registry.get_or_load("m", loader)
+    except KeyboardInterrupt:
+        say("interrupted")
+    never.set()
+    loads.join()
+
+
+def wait_until_waited(registry: tensorbus.ModelRegistry) -> None:
+    while registry.metrics().waits == 0:
+        time.sleep(0.001)
+
+
+def publish_weights() -> None:
+    """Publish the weights of `test_weights.py`, and hold them."""
+    from test_weights import state
+
+    weights = tensorbus.SharedWeights.publish("net", state())
+    say("published")
+    told()
+    del weights
+
+
+def attach_weights() -> None:
+    """Say where a tensor of the weights lies, and hold it."""
+    array = tensorbus.SharedWeights.attach("net")["fc.weight"].numpy()
+    where = place(array)
+    say(f"{where.inode} {where.offset}")
+    told()
+
+
 def write_torch() -> None:
     """Write into a received tensor through PyTorch, which cannot be kept from it."""
     import warnings
@@ -167,7 +244,12 @@ ROLES = {
         check,
         hold,
         hold_loan,
+        own_model,
+        models_at_exit,
+        publish_weights,
+        attach_weights,
         wait_for_ever,
+        wait_for_model,
         write_torch,
         globals_at_exit,
         echo,

@@ -98,3 +98,31 @@ def test_a_write_that_was_warned_of_ends_only_the_writer(bus: tensorbus.Bus, nod
     assert frame.tolist() == [0, 0, 0]
     publisher.publish(np.ones(3, np.float32))
     assert subscriber.recv(timeout=60).first.numpy().tolist() == [1, 1, 1]
+
+
+def test_a_module_takes_weights_where_they_lie(bus: tensorbus.Bus) -> None:
+    """`load_state_dict(assign=True)` of shared weights copies nothing."""
+    import torch
+
+    net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3)).eval()
+    weights = tensorbus.SharedWeights.publish("net", net.state_dict(), bus=bus)
+    attached = tensorbus.SharedWeights.attach("net", bus=bus)
+    with torch.device("meta"):
+        other = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3)).eval()
+    with pytest.warns(tensorbus.ReadOnlyWarning):
+        other.load_state_dict(attached.torch(), assign=True)
+    x = torch.randn(5, 4)
+    with torch.no_grad():
+        assert torch.equal(other(x), net(x))
+    where = np.frombuffer(attached["0.weight"].raw, np.uint8).ctypes.data
+    assert other[0].weight.data_ptr() == where
+    del weights
+
+
+def test_modules_are_measured() -> None:
+    import torch
+
+    registry = tensorbus.ModelRegistry()
+    registry.get_or_load("net", lambda: torch.nn.Linear(10, 3))
+    [model] = registry.list_models()
+    assert (model.memory_bytes, model.device) == (33 * 4, "cpu")

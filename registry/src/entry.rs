@@ -9,6 +9,9 @@ use crate::model::{Device, Model};
 use crate::registry::ModelRegistry;
 use crate::shell::{Begin, Landed, Loading, ModelHandle};
 
+/// Longest wait of a thread for another one's load, if nothing else is said.
+pub const DEFAULT_WAIT: Duration = Duration::from_secs(600);
+
 /// A model about to be asked for, with what holds if it has to be loaded. Made by [`ModelRegistry::entry`].
 ///
 /// ```
@@ -31,12 +34,12 @@ pub struct EntryBuilder<'a> {
     registry: &'a ModelRegistry,
     key: &'a str,
     wish: Wish,
-    longest_wait: Option<Duration>,
+    longest_wait: Duration,
 }
 
 impl<'a> EntryBuilder<'a> {
     pub(crate) fn new(registry: &'a ModelRegistry, key: &'a str) -> Self {
-        Self { registry, key, wish: Wish::default(), longest_wait: None }
+        Self { registry, key, wish: Wish::default(), longest_wait: DEFAULT_WAIT }
     }
 
     /// Bytes that the model will take, about: so much is reserved for its load. Default: what it took last time, else none.
@@ -60,11 +63,12 @@ impl<'a> EntryBuilder<'a> {
         self
     }
 
-    /// Longest wait of [`get_or_load_blocking`](Self::get_or_load_blocking) for another one's load. Default: as long as that takes.
+    /// Longest wait of [`get_or_load_blocking`](Self::get_or_load_blocking) for another one's load. Default: [`DEFAULT_WAIT`], ten
+    /// minutes; [`Duration::MAX`] waits as long as that takes. What the loader of this call takes has no bound.
     ///
     /// A task that waits is given a bound by its runtime: it may be dropped at any time.
     pub fn wait_at_most(mut self, time: Duration) -> Self {
-        self.longest_wait = Some(time);
+        self.longest_wait = time;
         self
     }
 
@@ -115,7 +119,8 @@ impl<'a> EntryBuilder<'a> {
         L: FnOnce() -> Result<M, E>,
         E: Into<BoxError>,
     {
-        let deadline = self.longest_wait.and_then(|time| Instant::now().checked_add(time));
+        // None: further away than time can be told.
+        let deadline = Instant::now().checked_add(self.longest_wait);
         loop {
             let loading = match self.begin(Some(std::thread::current().id()))? {
                 Begin::Have(handle) => return Ok(handle),
@@ -124,8 +129,7 @@ impl<'a> EntryBuilder<'a> {
                     Some(Landed::Failed(error)) => return Err(error),
                     Some(Landed::Abandoned) => continue,
                     None => {
-                        let waited = self.longest_wait.unwrap_or_default();
-                        return Err(LoadError::Timeout { key: self.key.to_owned(), waited });
+                        return Err(LoadError::Timeout { key: self.key.to_owned(), waited: self.longest_wait });
                     }
                 },
                 Begin::Load(loading) => loading,

@@ -29,10 +29,10 @@ pub use builder::{DEFAULT_TTL, GlobalExists, RegistryBuilder};
 pub use cache::{KeepAlive, OverBudget, Policy};
 pub use directory::wire::DirectoryDecodeError;
 pub use directory::{
-    AnnounceError, Announcing, Directory, DirectoryError, MODELS_TOPIC, ProcessModels, RemoteUnloadError, STALE_AFTER,
-    unload_remotely,
+    AnnounceError, Announcing, DIRECTORY_SERVICE, Directory, DirectoryCallError, DirectoryClient, DirectoryError,
+    DirectoryService, Listing, MODELS_TOPIC, ProcessModels, RemoteUnloadError, STALE_AFTER, unload_remotely,
 };
-pub use entry::EntryBuilder;
+pub use entry::{DEFAULT_WAIT, EntryBuilder};
 pub use error::{BoxError, KeyError, LoadError, MAX_KEY_BYTES, UnloadError, WrongType};
 pub use info::{ModelInfo, ModelState, RegistryMetrics};
 pub use model::{Device, Measured, Model};

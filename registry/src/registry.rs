@@ -116,10 +116,12 @@ impl ModelRegistry {
         self.entry(key).get_or_load(loader).await
     }
 
-    /// The same for threads: waits, and calls the loader, on this one.
+    /// The same for threads: waits, and calls the loader, on this one. Waits for another one's load at most
+    /// [`DEFAULT_WAIT`](crate::DEFAULT_WAIT), ten minutes; [`entry`](Self::entry) sets another bound.
     ///
     /// # Errors
-    /// As for [`get_or_load`](Self::get_or_load), and [`LoadError::Recursive`] if a loader asks for the model that it loads.
+    /// As for [`get_or_load`](Self::get_or_load), and [`LoadError::Recursive`] if a loader asks for the model that it loads,
+    /// [`LoadError::Timeout`] if another one's load takes too long.
     pub fn get_or_load_blocking<M, L, E>(&self, key: &str, loader: L) -> Result<ModelHandle<M>, LoadError>
     where
         M: Model,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tensorbus_registry::DirectoryError;
-use tensorbus_transport::{Bus, BusBuilder, CallError, ServiceError, SessionError};
+use tensorbus_registry::{DirectoryError, DirectoryService};
+use tensorbus_transport::{Bus, BusBuilder, CallError, ServiceBuilder, ServiceError, SessionError};
 use tokio::net::TcpListener;
 
 use crate::http;
@@ -14,15 +14,13 @@ use crate::watch::Watch;
 /// Where a daemon's metrics and health are, if nothing else is said: port 9464 of this machine alone.
 pub const DEFAULT_HTTP: &str = "127.0.0.1:9464";
 
-/// The control service that a session's one daemon has.
-const SERVICE: &str = "tensorbus/daemon";
 /// How often the daemon looks after the session.
 const INTERVAL: Duration = Duration::from_millis(100);
 /// Longest wait for a daemon to say who it is.
 const ANSWER: Duration = Duration::from_secs(2);
 
 /// The one daemon of a session: removes within a tenth of a second what killed processes leave, watches the directory of models,
-/// and shows both over HTTP.
+/// answers who asks for it ([`DirectoryClient`](tensorbus_registry::DirectoryClient)), and shows both over HTTP.
 ///
 /// - `GET /metrics`: Prometheus' text format: processes, deaths, models, topics and memory of the session
 /// - `GET /healthz`: `200` and a JSON object while it looks after the session, else `503`
@@ -100,7 +98,7 @@ impl Daemon {
     /// [`DaemonError::Taken`] if the session has a daemon, others if session or address cannot be had.
     pub async fn open(session: BusBuilder, http: SocketAddr) -> Result<Self, DaemonError> {
         let bus = session.service_thread(INTERVAL).open()?;
-        let server = bus.service(SERVICE).server().map_err(|error| match error {
+        let server = service(&bus).server().map_err(|error| match error {
             ServiceError::HasServer { .. } => DaemonError::Taken {
                 session: bus.session().to_owned(),
                 holder: ask(&bus).unwrap_or_else(|error| {
@@ -113,7 +111,8 @@ impl Daemon {
         let cannot = |reason| DaemonError::Listen { address: http, reason };
         let listener = TcpListener::bind(http).await.map_err(cannot)?;
         let http = listener.local_addr().map_err(cannot)?;
-        let watch = Watch::start(bus, server, Holder { pid: std::process::id(), http })?;
+        let directory = DirectoryService::open(&bus)?;
+        let watch = Watch::start(bus, server, directory, Holder { pid: std::process::id(), http })?;
         Ok(Self { watch: Arc::new(watch), listener, http })
     }
 
@@ -136,9 +135,14 @@ impl Daemon {
     }
 }
 
+/// The control service that a session's one daemon has: small, as its question and a [`Holder`] are.
+fn service(bus: &Bus) -> ServiceBuilder {
+    bus.service("tensorbus/daemon").max_request_bytes(64).max_reply_bytes(256).max_clients(8)
+}
+
 /// Asks the daemon of a session who it is.
 fn ask(bus: &Bus) -> Result<Option<Holder>, Box<dyn std::error::Error>> {
-    match bus.service(SERVICE).client()?.call(b"who", ANSWER) {
+    match service(bus).client()?.call(b"who", ANSWER) {
         Ok(reply) => Ok(Some(serde_json::from_slice(&reply)?)),
         Err(CallError::NoServer { .. }) => Ok(None),
         Err(error) => Err(error.into()),

@@ -2,7 +2,7 @@
 
 use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 use tensorbus_registry::{ModelState, ProcessModels};
-use tensorbus_transport::{Quota, TopicInfo};
+use tensorbus_transport::{PoolInfo, Quota, TopicInfo};
 
 /// What was seen of a session.
 pub(crate) struct Seen<'a> {
@@ -90,14 +90,23 @@ impl Page {
         let publishers = self.gauges("tensorbus_topic_publishers", "Publishers that have slots", &["topic"])?;
         let subscribers = self.gauges("tensorbus_topic_subscribers", "Subscribers", &["topic"])?;
         let bytes = self.gauges("tensorbus_topic_pool_bytes", "Bytes of all slots", &["topic"])?;
+        // Gauges: what a publisher that has left had sent is not known any more.
+        let sent = self.gauges("tensorbus_topic_messages", "Messages that its publishers have sent", &["topic"])?;
+        let sent_bytes = self.gauges("tensorbus_topic_sent_bytes", "Bytes of their tensors", &["topic"])?;
         for topic in topics {
             let which = [&*topic.name];
             publishers.with_label_values(&which).set(number(topic.publishers() as u64));
             subscribers.with_label_values(&which).set(number(topic.subscribers as u64));
             bytes.with_label_values(&which).set(number(topic.pool_bytes()));
+            sent.with_label_values(&which).set(total(topic, |pool| pool.messages));
+            sent_bytes.with_label_values(&which).set(total(topic, |pool| pool.bytes));
         }
         Ok(())
     }
+}
+
+fn total(topic: &TopicInfo, count: impl Fn(&PoolInfo) -> u64) -> i64 {
+    number(topic.pools.iter().map(count).fold(0, u64::saturating_add))
 }
 
 /// What others say of themselves may be any number.

@@ -1,11 +1,11 @@
-//! The thread that watches a session: listens to its registries, tells deaths, says who the daemon is.
+//! The thread that watches a session: listens to its registries, answers who asks for them, tells deaths, says who the daemon is.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tensorbus_registry::{Directory, DirectoryError, ProcessModels};
+use tensorbus_registry::{Directory, DirectoryError, DirectoryService, ProcessModels};
 use tensorbus_transport::{Bus, ControlServer, Deaths, RequestError, SessionError};
 
 use crate::daemon::{DaemonError, Holder};
@@ -36,15 +36,21 @@ struct Looked {
 }
 
 impl Watch {
-    pub(crate) fn start(bus: Bus, server: ControlServer, holder: Holder) -> Result<Self, DaemonError> {
+    pub(crate) fn start(
+        bus: Bus,
+        server: ControlServer,
+        mut service: DirectoryService,
+        holder: Holder,
+    ) -> Result<Self, DaemonError> {
         let looked = Looked { directory: Directory::open(&bus)?, at: Instant::now(), trouble: None };
         let shared =
             Arc::new(Shared { directory: Mutex::new(looked), deaths: AtomicU64::new(0), stop: AtomicBool::new(false) });
         let (theirs, mut deaths) = (shared.clone(), bus.deaths()?);
         let thread = std::thread::Builder::new().name("tensorbus-watch".to_owned()).spawn(move || {
             while !theirs.stop.load(Ordering::Relaxed) {
-                theirs.answer(&server, &holder);
-                theirs.look();
+                theirs.answer(&mut service);
+                theirs.look(&mut service);
+                theirs.say_who(&server, &holder);
                 if let Err(error) = theirs.mourn(&mut deaths) {
                     tracing::warn!(%error, "deaths of processes cannot be seen");
                 }
@@ -98,9 +104,25 @@ impl Shared {
         self.directory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a request, at most for a tick.
-    fn answer(&self, server: &ControlServer, holder: &Holder) {
-        match server.recv(TICK) {
+    /// Waits for a request to the directory, at most for a tick.
+    fn answer(&self, service: &mut DirectoryService) {
+        match service.recv(TICK) {
+            Ok(Some(request)) => {
+                if let Err(error) = service.answer(&mut self.lock().directory, request) {
+                    tracing::warn!(%error, "the directory of models cannot be looked at");
+                }
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(%error, "requests to the directory cannot be received");
+                std::thread::sleep(TICK);
+            }
+        }
+    }
+
+    /// Tells who asks for the daemon.
+    fn say_who(&self, server: &ControlServer, holder: &Holder) {
+        match server.recv(Duration::ZERO) {
             Ok(request) if request.bytes() == b"who" => {
                 let reply = serde_json::to_vec(holder).unwrap_or_default();
                 if let Err(error) = request.reply(&reply) {
@@ -109,14 +131,11 @@ impl Shared {
             }
             Ok(request) => tracing::debug!(bytes = request.bytes().len(), "a request that the daemon does not know"),
             Err(RequestError::Timeout { .. }) => {}
-            Err(error) => {
-                tracing::warn!(%error, "requests cannot be received");
-                std::thread::sleep(TICK);
-            }
+            Err(error) => tracing::warn!(%error, "requests cannot be received"),
         }
     }
 
-    fn look(&self) {
+    fn look(&self, service: &mut DirectoryService) {
         let mut looked = self.lock();
         looked.at = Instant::now();
         let trouble = looked.directory.refresh().err().map(|error| error.to_string());
@@ -124,6 +143,7 @@ impl Shared {
             tracing::warn!(error = trouble, "the directory of models cannot be looked at");
         }
         looked.trouble = trouble;
+        service.tell(&looked.directory);
     }
 
     fn mourn(&self, deaths: &mut Deaths) -> Result<(), SessionError> {

@@ -220,6 +220,55 @@ fn a_service_has_one_server_and_a_bounded_number_of_clients() {
     assert!(bus.service("health").server().is_ok());
 }
 
+/// The first one fixes how large messages are, and how many clients there are; the others may say the same, or nothing.
+#[test]
+fn settings_are_fixed_by_the_first_and_checked() {
+    let session = Session::new();
+    let bus = session.bus();
+    let small = || bus.service("health").max_request_bytes(100).max_reply_bytes(10).max_clients(2);
+    let server = small().server().unwrap();
+    let mut client = small().client().unwrap();
+    let _other = bus.service("health").client().unwrap();
+    let one_more = small().client().unwrap_err();
+    assert!(matches!(one_more, ServiceError::TooManyClients { limit: 2, .. }), "{one_more}");
+    for (differing, setting, existing, requested) in [
+        (small().max_request_bytes(101), "max_request_bytes", 100, 101),
+        (small().max_reply_bytes(9), "max_reply_bytes", 10, 9),
+        (small().max_clients(1), "max_clients", 2, 1),
+    ] {
+        match differing.client().unwrap_err() {
+            ServiceError::Mismatch { setting: s, existing: e, requested: r, .. } => {
+                assert_eq!((s, e, r), (setting, existing, requested));
+            }
+            other => panic!("{other}"),
+        }
+    }
+    let error = client.call(&[1; 101], PATIENCE).unwrap_err();
+    assert!(matches!(error, CallError::TooLarge { len: 101, max: 100, .. }), "{error}");
+    std::thread::scope(|scope| {
+        let call = scope.spawn(|| client.call(&[1; 100], PATIENCE));
+        let request = server.recv(PATIENCE).unwrap();
+        assert_eq!(request.bytes(), [1; 100]);
+        request.reply(&[2; 10]).unwrap();
+        assert_eq!(call.join().unwrap().unwrap(), [2; 10]);
+    });
+    std::thread::scope(|scope| {
+        let call = scope.spawn(|| client.call(b"?", PATIENCE));
+        let error = server.recv(PATIENCE).unwrap().reply(&[2; 11]).unwrap_err();
+        assert!(matches!(error, ReplyError::TooLarge { len: 11, max: 10, .. }), "{error}");
+        assert!(matches!(call.join().unwrap(), Err(CallError::NoReply { .. })));
+    });
+    for (wrong, setting) in [
+        (bus.service("other").max_request_bytes(0), "max_request_bytes"),
+        (bus.service("other").max_reply_bytes(MAX_CONTROL_BYTES + 1), "max_reply_bytes"),
+        (bus.service("other").max_clients(MAX_CONTROL_CLIENTS + 1), "max_clients"),
+    ] {
+        let error = wrong.server().unwrap_err();
+        assert!(matches!(error, ServiceError::Setting { setting: s, .. } if s == setting), "{error}");
+    }
+    assert!(!session.files().iter().any(|path| path.to_string_lossy().contains("other")), "nothing was made");
+}
+
 /// Boards of bells that lie in the session.
 fn boards(session: &Session) -> Vec<String> {
     let files = session.files();

@@ -137,7 +137,7 @@ fn pools_and_connections_of_the_dead_are_removed_by_the_next_one_to_open_the_ses
     });
 }
 
-/// A publisher that waits for room holds its port; the rest of the session is looked after all the same.
+/// While a publisher waits for room, the session is looked after all the same.
 #[test]
 fn a_blocked_publisher_does_not_keep_the_service_thread_from_its_work() {
     let session = Session::new();

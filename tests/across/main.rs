@@ -6,6 +6,7 @@ mod namespace;
 mod onnx_model;
 mod support;
 
+mod blocked;
 mod control;
 mod death;
 mod fallback;

@@ -243,3 +243,25 @@ fn a_process_may_be_killed_at_any_point() {
     unload_remotely(&bus, &process, "m", PATIENCE).unwrap();
     lives.kill();
 }
+
+/// Memory of the session's files.
+fn bytes_of(session: &Session) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    session.files().iter().map(|path| std::fs::metadata(path).unwrap().blocks() * 512).sum()
+}
+
+/// Each process that announces its models has a control service, and a publisher whose slots grow: together they take less of the
+/// session's memory than one small image.
+#[test]
+fn announcing_takes_little_memory() {
+    let session = Session::new();
+    let bus = session.bus();
+    let before = bytes_of(&session);
+    let registry = ModelRegistry::new();
+    let _announcing = registry.announce(&bus).unwrap();
+    let mut directory = Directory::open(&bus).unwrap();
+    directory.wait_for(PATIENCE, |seen| !seen.is_empty()).unwrap();
+    let taken = bytes_of(&session) - before;
+    println!("an announcing registry takes {taken} bytes");
+    assert!(taken < 192 << 10, "{taken} bytes");
+}

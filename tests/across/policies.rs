@@ -1,9 +1,6 @@
 //! FR-018: every policy with every kind of receiver that does not keep up. `docs/policies.md` has the table; each cell is
 //! one test here.
 
-use std::path::Path;
-use std::sync::mpsc::channel;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -233,59 +230,6 @@ fn is_killed_and_cleaned_up(overflow: Overflow) {
     assert_eq!((stats.refused, stats.failed), (before.refused, before.failed));
     let all: Vec<_> = (0..SLOTS).map(|_| scene.publisher.loan(Dtype::U64, &[1]).unwrap()).collect();
     assert_eq!(all.len(), SLOTS, "the slots that it held are back");
-}
-
-/// Starts a publish that has to wait, and returns once it does.
-fn start_blocked(publisher: &Publisher, number: u64) -> JoinHandle<Result<usize, PublishError>> {
-    let publisher = publisher.clone();
-    let (tell, thread) = channel();
-    let blocked = std::thread::spawn(move || {
-        tell.send(std::fs::read_link("/proc/thread-self").unwrap()).unwrap();
-        publisher.publish_copy(&[number], &[1])
-    });
-    let status = Path::new("/proc").join(thread.recv().unwrap()).join("status");
-    eventually("the publisher sleeps", || std::fs::read_to_string(&status).unwrap().contains("State:\tS"));
-    blocked
-}
-
-/// Cleaning goes on while a thread of the same process waits in `publish`, and ends the wait.
-#[test]
-fn a_blocked_publisher_does_not_block_the_janitor() {
-    let mut scene = Scene::new(Overflow::Block(3 * PATIENCE));
-    scene.is_stopped();
-    for number in 1..=DEPTH {
-        assert_eq!(scene.publish(number).unwrap(), 2);
-    }
-    let blocked = start_blocked(&scene.publisher, DEPTH + 1);
-    assert_eq!(scene.bus.remove_dead().unwrap().removed, 0);
-    assert!(!blocked.is_finished(), "the receiver is stopped and its queue full: there is nothing to publish to");
-
-    scene.node.kill();
-    scene.clean_up();
-    eventually("publish ends", || blocked.is_finished());
-    assert_eq!(blocked.join().unwrap().unwrap(), 1, "the witness has it, and the dead one is no failure");
-    assert_eq!(scene.witness.recv(PATIENCE).unwrap().sequence(), DEPTH + 1);
-    assert_eq!(scene.publisher.stats().refused, 0);
-}
-
-#[test]
-fn a_wait_for_a_receiver_that_never_looked_ends_when_it_is_cleaned_up() {
-    let session = Session::new();
-    let bus = session.bus();
-    let topic = bus.topic("numbers").depth(DEPTH as usize).overflow(Overflow::Block(3 * PATIENCE));
-    let publisher = topic.slot_bytes(8).publisher().unwrap();
-    let mut node = session.node("never-looks", &[]);
-    node.expect("ready");
-    for number in 0..DEPTH {
-        assert_eq!(publisher.publish_copy(&[number], &[1]).unwrap(), 1);
-    }
-    let blocked = start_blocked(&publisher, DEPTH);
-    assert_eq!(bus.remove_dead().unwrap().removed, 0);
-    assert!(!blocked.is_finished(), "it is alive and its queue full");
-    node.kill();
-    eventually("the dead receiver is removed", || bus.remove_dead().unwrap().removed == 1);
-    eventually("publish ends", || blocked.is_finished());
-    assert_eq!(blocked.join().unwrap().unwrap(), 0);
 }
 
 /// Who got a message and who missed it is told for this message alone.

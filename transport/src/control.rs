@@ -3,13 +3,16 @@ use std::time::Duration;
 
 use crate::bus::BusInner;
 use crate::os::Deadline;
-use crate::port::{Asked, CallError, ClientPort, ReplyError, RequestError, ServerPort, ServiceError};
+use crate::port::{Asked, CallError, ClientPort, ReplyError, RequestError, ServerPort, ServiceError, ServiceWishes};
 
 /// A control service about to be opened. Made by [`Bus::service`](crate::Bus::service).
 ///
 /// A control service carries small messages, such as questions about health or commands to unload a model: a client sends
 /// a request to the one server of that name and waits for the reply. Both are bytes that only the two sides know the meaning of,
 /// at most [`MAX_CONTROL_BYTES`](crate::MAX_CONTROL_BYTES). Tensors go on topics.
+///
+/// The settings are fixed by the first one to open the service, server or client, and checked against those of all who open it later; who leaves
+/// one open takes it as it is. They decide how much memory the ports take.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -33,6 +36,7 @@ use crate::port::{Asked, CallError, ClientPort, ReplyError, RequestError, Server
 pub struct ServiceBuilder {
     bus: Arc<BusInner>,
     name: String,
+    wishes: ServiceWishes,
 }
 
 /// The one server of a control service. Threads may share it: each request goes to one of them.
@@ -60,24 +64,45 @@ pub struct ControlRequest {
 
 impl ServiceBuilder {
     pub(crate) fn new(bus: Arc<BusInner>, name: &str) -> Self {
-        Self { bus, name: name.to_owned() }
+        Self { bus, name: name.to_owned(), wishes: ServiceWishes::default() }
     }
 
-    /// Becomes the server of this name. Takes about 4 MiB of the session's memory for replies.
+    /// Bytes of a request at most, 1 to [`MAX_CONTROL_BYTES`](crate::MAX_CONTROL_BYTES), which is the default.
+    pub fn max_request_bytes(mut self, bytes: usize) -> Self {
+        self.wishes.max_request_bytes = Some(bytes);
+        self
+    }
+
+    /// Bytes of a reply at most, 1 to [`MAX_CONTROL_BYTES`](crate::MAX_CONTROL_BYTES), which is the default.
+    pub fn max_reply_bytes(mut self, bytes: usize) -> Self {
+        self.wishes.max_reply_bytes = Some(bytes);
+        self
+    }
+
+    /// Clients that the service can have at a time, 1 to [`MAX_CONTROL_CLIENTS`](crate::MAX_CONTROL_CLIENTS), which is the
+    /// default. Each has one request under way.
+    pub fn max_clients(mut self, clients: usize) -> Self {
+        self.wishes.max_clients = Some(clients);
+        self
+    }
+
+    /// Becomes the server of this name. Takes memory of the session for `2 * max_clients + 1` replies: 4.2 MiB by default.
     ///
     /// # Errors
-    /// [`ServiceError::HasServer`] if a living process serves the name, others if the service cannot be opened.
+    /// [`ServiceError::HasServer`] if a living process serves the name, [`ServiceError::Mismatch`] if the service exists with
+    /// other settings, others if it cannot be opened.
     pub fn server(self) -> Result<ControlServer, ServiceError> {
-        Ok(ControlServer { port: ServerPort::create(&self.bus.node, &self.name, self.bus.clone())? })
+        Ok(ControlServer { port: ServerPort::create(&self.bus.node, &self.name, &self.wishes, self.bus.clone())? })
     }
 
-    /// Adds a client, whether there is a server yet or not. Takes about 200 KiB of the session's memory for requests.
+    /// Adds a client, whether there is a server yet or not. Takes memory of the session for 3 requests: 200 KiB by
+    /// default.
     ///
     /// # Errors
-    /// [`ServiceError::TooManyClients`] beyond [`MAX_CONTROL_CLIENTS`](crate::MAX_CONTROL_CLIENTS), others if the service
-    /// cannot be opened.
+    /// [`ServiceError::TooManyClients`] beyond [`max_clients`](Self::max_clients), [`ServiceError::Mismatch`] if the service
+    /// exists with other settings, others if it cannot be opened.
     pub fn client(self) -> Result<ControlClient, ServiceError> {
-        Ok(ControlClient { port: ClientPort::create(&self.bus.node, &self.name, self.bus.clone())? })
+        Ok(ControlClient { port: ClientPort::create(&self.bus.node, &self.name, &self.wishes, self.bus.clone())? })
     }
 }
 
@@ -129,7 +154,7 @@ impl ControlRequest {
     ///
     /// # Errors
     /// [`ReplyError::ClientGone`] if the client is dead or waits no more, [`ReplyError::TooLarge`] beyond
-    /// [`MAX_CONTROL_BYTES`](crate::MAX_CONTROL_BYTES), others if the reply cannot be sent.
+    /// [`max_reply_bytes`](ServiceBuilder::max_reply_bytes), others if the reply cannot be sent.
     pub fn reply(self, bytes: &[u8]) -> Result<(), ReplyError> {
         self.asked.reply(bytes)
     }

@@ -3,16 +3,31 @@
 use anyhow::{Context, ensure};
 use ndarray::{Array1, Array3};
 use ndarray_npy::ReadNpyExt;
+use tensorbus::{Measured, ModelCache};
 
 /// Rows and columns of a digit's image.
 pub(super) const SIDE: usize = 8;
 /// Digits there are: 0 to 9.
 pub(super) const CLASSES: usize = 10;
 /// ONNX: `images` f32 `[N, 1, 8, 8]`, ink 1, to `logits` f32 `[N, 10]`.
-pub(super) const MODEL: &[u8] = include_bytes!("../../../examples/digits/digits.onnx");
+const MODEL: &[u8] = include_bytes!("../../../examples/digits/digits.onnx");
 
 const IMAGES: &[u8] = include_bytes!("../../../examples/digits/heldout_images.npy");
 const LABELS: &[u8] = include_bytes!("../../../examples/digits/heldout_labels.npy");
+
+pub(super) type Model = Measured<rten::Model>;
+
+/// The model with its weights mapped: imported into the cache of models by the first process that asks. A program whose model
+/// is a file calls `tensorbus::rten::load(path)`.
+pub(super) fn load_shared() -> anyhow::Result<Model> {
+    let imported = ModelCache::open()?.import_bytes(MODEL)?;
+    Ok(tensorbus::rten::load_imported(&imported)?)
+}
+
+/// The model with weights of its own, as without sharing: read from a file into memory.
+pub(super) fn load_private() -> anyhow::Result<Model> {
+    Ok(Measured::new(rten::Model::load(MODEL.to_vec())?, MODEL.len() as u64))
+}
 
 /// The image of a digit, row by row: ink 255, background 0.
 pub(super) type Image = [u8; SIDE * SIDE];

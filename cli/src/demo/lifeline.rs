@@ -99,9 +99,9 @@ impl Lifeline {
         Ok(None)
     }
 
-    /// Notes how many frames are done.
+    /// Notes how many frames are done. Of several nodes in a process the one that is furthest counts.
     pub(super) fn progress(&self, frames: u32) {
-        self.shared.frames.store(frames, Ordering::Relaxed);
+        self.shared.frames.fetch_max(frames, Ordering::Relaxed);
     }
 
     /// Says how it went, and waits until the node may leave: what it published has then been received.

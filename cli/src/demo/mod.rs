@@ -1,11 +1,13 @@
-//! `tensorbus demo`: a camera, two processing steps and a sink, each a process of its own, with frames of 6 MB between
-//! them that nobody copies. It is also the example of how to write such nodes: start reading at [`camera`].
+//! `tensorbus demo`: a camera, two processing steps and a sink, in processes of their own, with frames of 6 MB between
+//! them that nobody copies, and nodes that share a model. It is also the example of how to write such nodes: start reading at
+//! [`camera`].
 
 mod baseline;
 mod camera;
 mod classify;
 mod digits;
 mod lifeline;
+mod memory;
 mod node;
 mod pipeline;
 mod preprocess;
@@ -35,16 +37,20 @@ use tally::NodeReport;
 use crate::output;
 
 /// The nodes, from the first to the last one that a frame comes to.
-const PIPELINE: [Role; 4] = [Role::Camera, Role::Preprocess, Role::Classify, Role::Sink];
+const PIPELINE: [Role; 5] = [Role::Camera, Role::Preprocess, Role::Classify, Role::Classify2, Role::Sink];
+/// Those that hold the models which the pipeline's classify nodes have.
+const MODELS: [Role; 2] = [Role::ThreeModels, Role::OneModel];
 const BASELINE: [Role; 2] = [Role::SocketWriter, Role::SocketReader];
 /// Frames that go through the socket at most.
 const BASELINE_FRAMES: u32 = 100;
 
-/// Read handwritten digits in a video stream, with four processes that share memory
+/// Read handwritten digits in a video stream, with five processes that share memory
 ///
 /// A camera draws frames of 1920 x 1080 pixels with handwritten digits into shared memory; preprocess cuts the digits
-/// out of them where they lie; classify runs a small neural network on the batch where it lies; a sink compares the
-/// result with the true labels. Then the camera's frames go through a Unix-domain socket, for comparison.
+/// out of them where they lie; four classify nodes in turn run a small neural network on the batch where it lies; a sink compares
+/// the result with the true labels. Three of the classify nodes are in one process and share one model, the fourth is in another one and
+/// shares its weights. Then the camera's frames go through a Unix-domain socket, for comparison, and what the models take is
+/// measured with and without sharing.
 ///
 /// A tensor counts as copied if a node receives it anywhere but in the session's shared memory, or if it was published
 /// with a call that copies. What a node makes of what it received is not: preprocess writes scaled images and their
@@ -89,8 +95,10 @@ fn run_stages(options: &Options, program: &[OsString]) -> anyhow::Result<Summary
     let mut supervisor = Supervisor::new(program)?;
     let nodes = run_stage(&mut supervisor, options, &PIPELINE, options.frames, "shared memory")?;
     let baseline = run_stage(&mut supervisor, options, &BASELINE, options.frames.min(BASELINE_FRAMES), "socket")?;
-    let nodes: &[NodeReport; 4] = nodes.as_slice().try_into().context("a node did not report")?;
-    Ok(Summary::new(nodes, baseline.last().context("the baseline did not report")?))
+    let shared = run_models(&mut supervisor, options, true)?;
+    let private = run_models(&mut supervisor, options, false)?;
+    let nodes: &[NodeReport; 5] = nodes.as_slice().try_into().context("a node did not report")?;
+    Ok(Summary::new(nodes, baseline.last().context("the baseline did not report")?, shared, private))
 }
 
 fn run_stage(
@@ -102,12 +110,21 @@ fn run_stage(
 ) -> anyhow::Result<Vec<NodeReport>> {
     // Two demos at the same time do not meet.
     let demo = format!("demo/{}", std::process::id());
-    let nodes: Vec<_> =
-        roles.iter().map(|&role| NodeOptions { role, demo: demo.clone(), frames, fps: options.fps }).collect();
+    let nodes: Vec<_> = roles
+        .iter()
+        .map(|&role| NodeOptions { role, demo: demo.clone(), frames, fps: options.fps, share: false })
+        .collect();
     let bar = progress_bar(frames, name);
     let reports = supervisor.run(&nodes, |frames| bar.set_position(frames.into()));
     bar.finish_and_clear();
     reports
+}
+
+/// Bytes that the models of all classify nodes take.
+fn run_models(supervisor: &mut Supervisor, options: &Options, share: bool) -> anyhow::Result<u64> {
+    let of = |role| NodeOptions { role, demo: String::from("demo"), frames: 0, fps: options.fps, share };
+    let reports = supervisor.run(&MODELS.map(of), |_| {})?;
+    Ok(reports.iter().map(|report| report.model_bytes).sum())
 }
 
 /// Shown on stderr if that is a terminal.

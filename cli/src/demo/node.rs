@@ -6,17 +6,25 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 
 use super::lifeline::{Lifeline, OnClose};
-use super::{baseline, camera, classify, preprocess, sink};
+use super::{baseline, camera, classify, memory, preprocess, sink};
 
 /// What a process of the demo does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(super) enum Role {
     Camera,
     Preprocess,
+    /// Three nodes in one process, which share one model.
     Classify,
+    /// One more, in a process of its own, which shares the model's weights.
+    #[value(name = "classify-2")]
+    Classify2,
     Sink,
     SocketWriter,
     SocketReader,
+    /// Holds the models of three nodes, and says what they take.
+    ThreeModels,
+    /// Holds that of one more.
+    OneModel,
 }
 
 /// The processes that the demo starts. They take part in a demo that is running; nobody starts them by hand.
@@ -31,12 +39,25 @@ pub(crate) struct NodeOptions {
     pub(super) frames: u32,
     #[arg(long)]
     pub(super) fps: u32,
+    /// Those that say what models take: share them.
+    #[arg(long)]
+    pub(super) share: bool,
 }
 
 impl Role {
-    /// Whether it is a member of the session; the others only know a socket.
+    /// Whether it is a member of the session.
     pub(super) fn is_on_bus(self) -> bool {
-        !matches!(self, Self::SocketWriter | Self::SocketReader)
+        matches!(self, Self::Camera | Self::Preprocess | Self::Classify | Self::Classify2 | Self::Sink)
+    }
+
+    /// How many others a frame passes before it comes to this one.
+    pub(super) fn stage(self) -> usize {
+        match self {
+            Self::Camera | Self::SocketWriter | Self::ThreeModels | Self::OneModel => 0,
+            Self::Preprocess | Self::SocketReader => 1,
+            Self::Classify | Self::Classify2 => 2,
+            Self::Sink => 3,
+        }
     }
 }
 
@@ -46,9 +67,12 @@ impl fmt::Display for Role {
             Self::Camera => "camera",
             Self::Preprocess => "preprocess",
             Self::Classify => "classify",
+            Self::Classify2 => "classify-2",
             Self::Sink => "sink",
             Self::SocketWriter => "socket-writer",
             Self::SocketReader => "socket-reader",
+            Self::ThreeModels => "three-models",
+            Self::OneModel => "one-model",
         })
     }
 }
@@ -60,10 +84,13 @@ pub(crate) fn run_node(options: &NodeOptions) -> anyhow::Result<ExitCode> {
     let done = match options.role {
         Role::Camera => camera::run(options, &lifeline),
         Role::Preprocess => preprocess::run(options, &lifeline),
-        Role::Classify => classify::run(options, &lifeline),
+        Role::Classify => classify::run(options, &lifeline, 0..classify::TOGETHER),
+        Role::Classify2 => classify::run(options, &lifeline, classify::TOGETHER..classify::NODES),
         Role::Sink => sink::run(options, &lifeline),
         Role::SocketWriter => baseline::write(options, &lifeline),
         Role::SocketReader => baseline::read(options, &lifeline),
+        Role::ThreeModels => memory::run(options, &lifeline, classify::TOGETHER),
+        Role::OneModel => memory::run(options, &lifeline, classify::NODES - classify::TOGETHER),
     };
     // The supervisor tells the user, and names the node.
     Ok(match done {

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use super::classify::{NODES, TOGETHER};
 use super::tally::{Latencies, NodeReport, from_recorded};
 
 /// Everything that the demo found out.
@@ -22,6 +23,8 @@ pub(super) struct Summary {
     /// By name, in the order of the pipeline; the first is the frames'.
     hops: Vec<(&'static str, Latencies)>,
     baseline: Latencies,
+    /// Bytes that the models of the classify nodes take, sharing and not.
+    model_bytes: (u64, u64),
 }
 
 /// The object that `--json` prints.
@@ -51,9 +54,11 @@ struct BaselineHop {
 }
 
 impl Summary {
-    /// Puts together what camera, preprocess, classify and sink reported, and the baseline's reader.
-    pub(super) fn new(nodes: &[NodeReport; 4], baseline: &NodeReport) -> Self {
-        let [_, preprocess, classify, sink] = nodes;
+    /// Puts together what camera, preprocess, both classify processes and sink reported, the baseline's reader, and the bytes
+    /// that the models take with and without sharing.
+    pub(super) fn new(nodes: &[NodeReport; 5], baseline: &NodeReport, shared: u64, private: u64) -> Self {
+        let [_, preprocess, classify, classify_2, sink] = nodes;
+        let classify = NodeReport::of_all(vec![classify.clone(), classify_2.clone()]);
         let sum = |field: fn(&NodeReport) -> u64| nodes.iter().map(field).sum();
         let mut processes: Vec<_> = nodes.iter().map(|node| node.process).collect();
         processes.sort_unstable();
@@ -74,6 +79,7 @@ impl Summary {
                 ("classify -> sink", from_recorded(&sink.hop)),
             ],
             baseline: from_recorded(&baseline.hop),
+            model_bytes: (shared, private),
         }
     }
 
@@ -137,6 +143,14 @@ impl Summary {
         writeln!(
             out,
             "\n  A frame of 6 MB reaches the next process {ratio:.0} times sooner than through a socket (p50)."
+        )?;
+        let (shared, private) = self.model_bytes;
+        writeln!(
+            out,
+            "  The model of {TOGETHER} nodes in one process and {} in another takes {} KiB, and without sharing {} KiB (PSS).",
+            NODES - TOGETHER,
+            shared >> 10,
+            private >> 10,
         )
     }
 
@@ -181,11 +195,11 @@ mod tests {
             correct: 9360,
             ..NodeReport::default()
         };
-        let mut nodes = [node(1, 1), node(2, 50_000), node(3, 30_000), node(4, 20_000)];
+        let mut nodes = [node(1, 1), node(2, 50_000), node(3, 30_000), node(6, 30_000), node(4, 20_000)];
         nodes[2].lost = 2;
-        nodes[3].lost = 1;
+        nodes[4].lost = 1;
         nodes[1].copied_bytes = 64;
-        Summary::new(&nodes, &node(5, 3_000_000))
+        Summary::new(&nodes, &node(5, 3_000_000), 100 << 10, 400 << 10)
     }
 
     fn keys(value: &serde_json::Value) -> Vec<&str> {
@@ -221,7 +235,7 @@ mod tests {
         assert_eq!(json["lost"], 3);
         assert_eq!(json["tensor_bytes_copied"], 64);
         assert_eq!(json["throughput_gbps"], 0.6);
-        assert_eq!(json["processes"], 4);
+        assert_eq!(json["processes"], 5);
         assert!((json["hop_us"]["p50"].as_f64().unwrap() - 50.0).abs() < 0.1);
         assert!((json["hop_us"]["p999"].as_f64().unwrap() - 500.0).abs() < 1.0);
         assert!((json["baseline_hop_us"]["p50"].as_f64().unwrap() - 3000.0).abs() < 3.0);
@@ -230,14 +244,20 @@ mod tests {
     #[test]
     fn the_table_says_what_matters() {
         let table = summary().table();
-        for part in ["9360 of 9600 (97.5 %)", "lost         3", "copied   64", "60 times sooner"] {
+        for part in [
+            "9360 of 9600 (97.5 %)",
+            "lost         3",
+            "copied   64",
+            "60 times sooner",
+            "takes 100 KiB, and without sharing 400 KiB",
+        ] {
             assert!(table.contains(part), "{part:?} is missing in\n{table}");
         }
     }
 
     #[test]
     fn nothing_done_is_no_division_by_zero() {
-        let nodes: [NodeReport; 4] = Default::default();
-        assert_eq!(Summary::new(&nodes, &nodes[0]).accuracy(), 0.0);
+        let nodes: [NodeReport; 5] = Default::default();
+        assert_eq!(Summary::new(&nodes, &nodes[0], 0, 0).accuracy(), 0.0);
     }
 }

@@ -1,5 +1,7 @@
 //! The sink: compares what the model saw with what the camera drew.
 
+use std::collections::BTreeMap;
+
 use anyhow::ensure;
 use tensorbus::Bus;
 
@@ -19,23 +21,34 @@ pub(super) fn run(options: &NodeOptions, lifeline: &Lifeline) -> anyhow::Result<
     if !lifeline.ready() {
         return Ok(());
     }
-    while let Some(result) = lifeline.recv(&logits)? {
+    // Labels of frames whose logits have not come: the classify nodes take turns, and may overtake each other.
+    let mut labels: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
+    let (mut done, mut total) = (0, None);
+    while total != Some(done) {
+        let Some(result) = lifeline.recv(&logits)? else { break };
         tally.hop(&result)?;
-        let tag = Tag::of(&result)?;
-        let Some(batch) = lifeline.recv(&batches)? else { break };
-        tally.received(&batch)?;
-        let shown = Tag::of(&batch)?;
-        ensure!(shown == tag, "logits of frame {} came with the labels of frame {}", tag.frame, shown.frame);
-        let (result, labels) = (result.tensor("logits")?, batch.tensor("labels")?);
-        let (values, labels) = (result.view::<f32>()?, labels.view::<u8>()?);
-        ensure!(values.len() == labels.len() * CLASSES, "{} logits for {} labels", values.len(), labels.len());
-        tally.compared(labels.len(), recognised(values, labels));
-        tally.frame_done();
-        lifeline.progress(tag.frame + 1);
-        if tag.last {
-            lifeline.report(tally.finish(&[&batches, &logits], None));
-            break;
+        let frame = Tag::of(&result)?.frame;
+        while !labels.contains_key(&frame) {
+            let Some(batch) = lifeline.recv(&batches)? else { return Ok(()) };
+            tally.received(&batch)?;
+            let shown = Tag::of(&batch)?;
+            ensure!(shown.frame <= frame, "the labels of frame {frame} did not come, but those of {}", shown.frame);
+            labels.insert(shown.frame, batch.tensor("labels")?.view::<u8>()?.to_vec());
+            if shown.last {
+                total = Some(shown.frame + 1);
+            }
         }
+        let labels = labels.remove(&frame).unwrap_or_default();
+        let result = result.tensor("logits")?;
+        let values = result.view::<f32>()?;
+        ensure!(values.len() == labels.len() * CLASSES, "{} logits for {} labels", values.len(), labels.len());
+        tally.compared(labels.len(), recognised(values, &labels));
+        tally.frame_done();
+        done += 1;
+        lifeline.progress(done);
+    }
+    if total == Some(done) {
+        lifeline.report(tally.finish(&[&batches, &logits], None));
     }
     Ok(())
 }

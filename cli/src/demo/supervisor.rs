@@ -3,12 +3,14 @@
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail, ensure};
-use tensorbus::Bus;
+use tempfile::TempDir;
+use tensorbus::{Bus, CACHE_VARIABLE};
 
 use super::lifeline::{Line, START};
 use super::node::{NodeOptions, Role};
@@ -29,6 +31,8 @@ const SIGBUS: i32 = rustix::process::Signal::BUS.as_raw();
 pub(super) struct Supervisor {
     /// The command line that starts this program again.
     program: Vec<OsString>,
+    /// Where the nodes find the model, once one of them has put it there.
+    cache: TempDir,
     nodes: Vec<Node>,
     events: Receiver<Event>,
     sender: Sender<Event>,
@@ -65,7 +69,9 @@ impl Supervisor {
             let _ = interrupted.send(Event::Interrupted);
         })
         .context("cannot listen for Ctrl-C")?;
-        Ok(Self { program: program.to_vec(), nodes: Vec::new(), events, sender, bus: None })
+        let cache = tempfile::Builder::new().prefix("tensorbus-demo-").tempdir();
+        let cache = cache.context("no directory for the model")?;
+        Ok(Self { program: program.to_vec(), cache, nodes: Vec::new(), events, sender, bus: None })
     }
 
     /// Runs a stage of the demo to its end: its nodes are listed from the first to the last one that a frame comes to.
@@ -87,7 +93,7 @@ impl Supervisor {
         let total = stage.first().map_or(0, |options| options.frames);
         // From the last to the first: a node finds those that it sends to in place.
         for options in stage.iter().rev() {
-            let node = Node::spawn(&self.program, options, self.sender.clone())
+            let node = Node::spawn(&self.program, self.cache.path(), options, self.sender.clone())
                 .with_context(|| format!("cannot start {}", options.role))?;
             self.nodes.insert(0, node);
             self.follow(|node| node.is_ready, total, &mut progress)?;
@@ -186,7 +192,8 @@ impl Supervisor {
         if let Some(node) = self.nodes.iter().find(|node| !node.is_ready) {
             return anyhow!("{} did not get ready within {SILENCE:?}", node.role);
         }
-        let known: Vec<_> = self.nodes.iter().map(|node| (node.frames, node.report.is_some())).collect();
+        let known = self.nodes.iter().map(|node| (node.role.stage(), node.frames, node.report.is_some()));
+        let known: Vec<_> = known.collect();
         let (role, frames) = self.nodes.get(silent_node(&known)).map_or((Role::Camera, 0), |n| (n.role, n.frames));
         anyhow!("{role} was silent for {SILENCE:?}, after {frames} of {total} frames")
     }
@@ -257,7 +264,7 @@ impl Drop for Supervisor {
 }
 
 impl Node {
-    fn spawn(program: &[OsString], options: &NodeOptions, events: Sender<Event>) -> anyhow::Result<Self> {
+    fn spawn(program: &[OsString], cache: &Path, options: &NodeOptions, events: Sender<Event>) -> anyhow::Result<Self> {
         let role = options.role;
         let (executable, leading) = program.split_first().context("no command line for the nodes")?;
         let mut child = Command::new(executable)
@@ -267,6 +274,8 @@ impl Node {
             .args(["--demo", &options.demo])
             .args(["--frames", &options.frames.to_string()])
             .args(["--fps", &options.fps.to_string()])
+            .args(options.share.then_some("--share"))
+            .env(CACHE_VARIABLE, cache)
             // Ctrl-C goes to the supervisor alone, which then ends its nodes.
             .process_group(0)
             .stdin(Stdio::piped())
@@ -287,28 +296,36 @@ fn listen(role: Role, stdout: Option<ChildStdout>, events: &Sender<Event>) {
     let _ = events.send(Event::Ended(role));
 }
 
-/// Which node holds up the others, by frames done and whether a node has reported, from the first node to the last.
+/// Which node holds up the others, by the stage that it is, frames done, and whether it has reported, from the first node to
+/// the last.
 ///
-/// It is the last one that has not done what the one before it has. If there is none, it is the first that has more to do.
-fn silent_node(nodes: &[(u32, bool)]) -> usize {
-    let behind = nodes.windows(2).rposition(|pair| pair[1].0 < pair[0].0).map(|index| index + 1);
-    behind.or_else(|| nodes.iter().position(|&(_, reported)| !reported)).unwrap_or_default()
+/// It is the last one that has not done what all of the stage before it have. If there is none, it is the first that has more to do.
+fn silent_node(nodes: &[(usize, u32, bool)]) -> usize {
+    let before =
+        |stage: usize| nodes.iter().filter(|&&(before, ..)| before + 1 == stage).map(|&(_, frames, _)| frames).min();
+    let behind = nodes.iter().rposition(|&(stage, frames, _)| before(stage).is_some_and(|before| frames < before));
+    behind.or_else(|| nodes.iter().position(|&(.., reported)| !reported)).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Two nodes are at stage 2.
+    const STAGES: [usize; 5] = [0, 1, 2, 2, 3];
+
     #[test]
     fn the_silent_node_is_the_one_that_others_wait_for() {
-        let behind = |frames: [u32; 4]| silent_node(&frames.map(|frames| (frames, false)));
-        assert_eq!(behind([0, 0, 0, 0]), 0);
-        assert_eq!(behind([100, 100, 100, 100]), 0);
-        assert_eq!(behind([103, 100, 100, 100]), 1);
-        assert_eq!(behind([106, 103, 100, 100]), 2);
-        assert_eq!(behind([103, 103, 103, 100]), 3);
+        let behind = |frames: [u32; 5]| silent_node(&std::array::from_fn::<_, 5, _>(|n| (STAGES[n], frames[n], false)));
+        assert_eq!(behind([0, 0, 0, 0, 0]), 0);
+        assert_eq!(behind([100, 100, 100, 100, 100]), 0);
+        assert_eq!(behind([103, 100, 100, 100, 100]), 1);
+        assert_eq!(behind([106, 103, 100, 103, 100]), 2);
+        assert_eq!(behind([106, 103, 103, 100, 100]), 3);
+        assert_eq!(behind([103, 103, 103, 103, 100]), 4);
         // The camera was stopped before it told how far it was.
-        assert_eq!(behind([97, 100, 100, 100]), 0);
-        assert_eq!(silent_node(&[(300, true), (300, true), (300, false), (300, true)]), 2);
+        assert_eq!(behind([97, 100, 100, 100, 100]), 0);
+        let reported = |n| (STAGES[n], 300, n != 3);
+        assert_eq!(silent_node(&std::array::from_fn::<_, 5, _>(reported)), 3);
     }
 }

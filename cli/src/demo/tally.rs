@@ -45,6 +45,29 @@ pub(super) struct NodeReport {
     pub(super) digits: u64,
     /// Digits that were recognised.
     pub(super) correct: u64,
+    /// Bytes of memory that models take.
+    pub(super) model_bytes: u64,
+}
+
+impl NodeReport {
+    /// Those of several nodes of one process, as one.
+    pub(super) fn of_all(reports: Vec<Self>) -> Self {
+        let mut all = Self::default();
+        for report in reports {
+            all.process = report.process;
+            all.frames += report.frames;
+            all.hop.extend(report.hop);
+            all.bytes += report.bytes;
+            all.elapsed_ns = all.elapsed_ns.max(report.elapsed_ns);
+            all.lost += report.lost;
+            all.rejected += report.rejected;
+            all.copied_bytes += report.copied_bytes;
+            all.digits += report.digits;
+            all.correct += report.correct;
+            all.model_bytes += report.model_bytes;
+        }
+        all
+    }
 }
 
 /// Counts while a node works.

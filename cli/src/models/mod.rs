@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tensorbus::{Bus, Directory};
+use tensorbus::{Bus, Directory, DirectoryClient, ProcessModels};
 
 use crate::output;
 use crate::session::SessionArg;
@@ -17,6 +17,8 @@ use crate::stop;
 
 /// Longest wait for what the registries of a session say. Those that live say it within a tenth of a second.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Longest wait for the daemon.
+const ANSWER: Duration = Duration::from_millis(500);
 /// How often what changes by time alone is printed, and a wish to stop is seen.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -61,10 +63,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
     let bus = args.session.open()?;
-    let (mut directory, silent) = listen(&bus)?;
-    directory.refresh()?;
+    let (processes, silent) = look(&bus)?;
     let mut out = io::stdout().lock();
-    let processes = directory.processes();
     if args.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&report::Report::of(bus.session(), &processes, silent))?)?;
     } else {
@@ -96,6 +96,20 @@ fn watch(args: &ListArgs) -> anyhow::Result<ExitCode> {
         directory.changed(LOOK_EVERY)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The registries of a session, and how many of them say nothing: the daemon knows at once, else it takes a moment to hear all.
+fn look(bus: &Bus) -> anyhow::Result<(Vec<ProcessModels>, usize)> {
+    let asked = DirectoryClient::open(bus).and_then(|mut client| client.list(ANSWER));
+    // Else there is none, or an older one; or it has just begun, or some process hangs.
+    if let Ok(listing) = asked
+        && listing.silent == 0
+    {
+        return Ok((listing.processes, 0));
+    }
+    let (mut directory, silent) = listen(bus)?;
+    directory.refresh()?;
+    Ok((directory.processes(), silent))
 }
 
 /// A directory that has heard everybody, and how many registries say nothing.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::bail;
 use tensorbus::{ProcessModels, unload_remotely};
 
-use super::listen;
+use super::look;
 use crate::session::SessionArg;
 
 /// Longest wait for each process.
@@ -30,11 +30,11 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let bus = args.session.open()?;
-    let (directory, _) = listen(&bus)?;
+    let (processes, _) = look(&bus)?;
     let has = |process: &ProcessModels| {
         args.process.is_none_or(|pid| pid == process.pid) && process.models.iter().any(|model| model.key == args.key)
     };
-    let processes: Vec<_> = directory.processes().into_iter().filter(has).collect();
+    let processes: Vec<_> = processes.into_iter().filter(has).collect();
     if processes.is_empty() {
         let whose = args.process.map_or("no process".to_owned(), |pid| format!("process {pid} does not exist, or it"));
         bail!("{whose} has model {:?} in session {:?}; `tensorbus models` lists them", args.key, bus.session());

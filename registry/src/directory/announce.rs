@@ -5,19 +5,18 @@ use std::time::Instant;
 
 use tensorbus_transport::{Bus, ControlServer, PublishError, Publisher, RequestError, ServiceError, TopicError};
 
-use super::command::{answer, service_name};
+use super::command::{answer, service};
 use super::wire::{
     self, AnnouncedModel, Announcement, MAX_ANNOUNCED_MODELS, MAX_ANNOUNCEMENT_BYTES, MAX_PROGRAM_BYTES,
 };
-use super::{HEARTBEAT, TICK, topic};
+use super::{HEARTBEAT, TICK, random, topic};
 use crate::registry::ModelRegistry;
 
 /// A registry that tells the session's bus which models it has. Ends when it is dropped.
 ///
-/// It takes one thread, `tensorbus-tell`, which also answers [commands](super::unload_remotely), and of the session's memory
-/// some kilobytes for what it tells and about 4 MiB for its [control service](tensorbus_transport::ControlServer). What has
-/// changed is told within a tenth of a second, everything once a second, and a listener that comes late is told everything
-/// within a tenth of a second.
+/// It takes one thread, `tensorbus-tell`, which also answers [commands](super::unload_remotely), and about 130 KB of the
+/// session's memory. What has changed is told within a tenth of a second, everything once a second, and a listener that comes
+/// late is told everything within a tenth of a second.
 #[derive(Debug)]
 #[must_use = "a registry is announced until this is dropped"]
 pub struct Announcing {
@@ -73,7 +72,7 @@ impl ModelRegistry {
     pub fn announce(&self, bus: &Bus) -> Result<Announcing, AnnounceError> {
         let incarnation = random();
         let publisher = topic(bus).max_slot_bytes(2 * MAX_ANNOUNCEMENT_BYTES).publisher()?;
-        let server = bus.service(&service_name(std::process::id(), incarnation)).server()?;
+        let server = service(bus, std::process::id(), incarnation).server()?;
         let stop = Arc::new(AtomicBool::new(false));
         let teller = Teller {
             registry: self.clone(),
@@ -175,12 +174,6 @@ impl Teller {
 fn told_at_once(model: &AnnouncedModel) -> (&str, u8, bool, u64, u64, u64, &str) {
     let AnnouncedModel { key, state, pinned, bytes, handles, keep_alive_ms, failure, .. } = model;
     (key, *state, *pinned, *bytes, *handles, *keep_alive_ms, failure)
-}
-
-/// A number that nobody else has: the seeds of std's hash maps come from the system.
-fn random() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(std::time::SystemTime::now())
 }
 
 /// Tells this process from others that had its id before.

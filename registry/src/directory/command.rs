@@ -1,11 +1,16 @@
 use std::time::Duration;
 
-use tensorbus_transport::{Bus, CallError, ControlRequest, ServiceError};
+use tensorbus_transport::{Bus, CallError, ControlRequest, ServiceBuilder, ServiceError};
 
 use super::known::ProcessModels;
-use super::wire::{self, Answer, Command, DirectoryDecodeError, MAX_REASON_BYTES, UNLOAD};
+use super::wire::{
+    self, Answer, Command, DirectoryDecodeError, MAX_ANSWER_BYTES, MAX_COMMAND_BYTES, MAX_REASON_BYTES, UNLOAD,
+};
 use crate::error::{KeyError, MAX_KEY_BYTES, check_key};
 use crate::registry::ModelRegistry;
+
+/// Who can give commands to one registry at a time.
+const COMMANDERS: usize = 8;
 
 /// Why a model of another process was not unloaded.
 #[derive(Debug, thiserror::Error)]
@@ -55,8 +60,8 @@ pub enum RemoteUnloadError {
 pub fn unload_remotely(bus: &Bus, of: &ProcessModels, key: &str, timeout: Duration) -> Result<(), RemoteUnloadError> {
     check_key(key)?;
     let pid = of.pid;
-    let service = |reason| RemoteUnloadError::Service { pid, reason };
-    let mut client = bus.service(&service_name(pid, of.incarnation)).client().map_err(service)?;
+    let mut client =
+        service(bus, pid, of.incarnation).client().map_err(|reason| RemoteUnloadError::Service { pid, reason })?;
     let command = wire::encode_command(&Command { what: UNLOAD, key: key.to_owned() });
     let answer = client.call(&command, timeout).map_err(|reason| RemoteUnloadError::Call { pid, reason })?;
     match wire::decode_answer(&answer) {
@@ -66,9 +71,12 @@ pub fn unload_remotely(bus: &Bus, of: &ProcessModels, key: &str, timeout: Durati
     }
 }
 
-/// The control service of one registry.
-pub(super) fn service_name(pid: u32, incarnation: u64) -> String {
-    format!("tensorbus/models/{pid}-{incarnation:016x}")
+/// The control service of one registry. Small: each process that announces models has one.
+pub(super) fn service(bus: &Bus, pid: u32, incarnation: u64) -> ServiceBuilder {
+    bus.service(&format!("tensorbus/models/{pid}-{incarnation:016x}"))
+        .max_request_bytes(MAX_COMMAND_BYTES)
+        .max_reply_bytes(MAX_ANSWER_BYTES)
+        .max_clients(COMMANDERS)
 }
 
 /// Does what a request asks for.

@@ -89,6 +89,16 @@ impl Known {
         self.registries.is_empty()
     }
 
+    /// What each registry said last, by incarnation, and since when it was not heard.
+    pub(super) fn heard_from(
+        &self,
+        incarnation: u64,
+        now: Duration,
+    ) -> impl Iterator<Item = (&Announcement, Duration)> {
+        let registries = self.registries.range(incarnation..).map(|(_, registry)| registry);
+        registries.map(move |registry| (&registry.latest, now.saturating_sub(registry.heard_at)))
+    }
+
     /// All registries, by process id.
     pub fn processes(&self, now: Duration) -> Vec<ProcessModels> {
         let mut processes: Vec<_> = self.registries.values().map(|registry| registry.seen(now)).collect();
@@ -99,9 +109,14 @@ impl Known {
 
 impl Registry {
     fn seen(&self, now: Duration) -> ProcessModels {
-        let Announcement { pid, incarnation, revision, ref program, budget, omitted, ref models, .. } = self.latest;
-        let silent_for = now.saturating_sub(self.heard_at);
-        ProcessModels {
+        ProcessModels::of(&self.latest, now.saturating_sub(self.heard_at))
+    }
+}
+
+impl ProcessModels {
+    pub(super) fn of(announcement: &Announcement, silent_for: Duration) -> Self {
+        let &Announcement { pid, incarnation, revision, ref program, budget, omitted, ref models, .. } = announcement;
+        Self {
             pid,
             program: program.clone(),
             incarnation,

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use tensorbus_transport::{Bus, Message, ReceiveError, SessionError, Subscriber, TopicError};
 
 use super::known::{Known, ProcessModels};
-use super::wire::{self, DirectoryDecodeError};
+use super::wire::{self, Announcement, DirectoryDecodeError};
 use super::{MODELS_TOPIC, TICK, topic};
 
 /// The models of all processes of a session, as their registries [announce](crate::ModelRegistry::announce) them.
@@ -16,6 +16,7 @@ pub struct Directory {
     subscriber: Subscriber,
     known: Known,
     began: Instant,
+    generation: u64,
     rejected: u64,
     last_rejection: Option<DirectoryDecodeError>,
 }
@@ -55,6 +56,7 @@ impl Directory {
             subscriber: topic(bus).subscriber()?,
             known: Known::default(),
             began: Instant::now(),
+            generation: super::random(),
             rejected: 0,
             last_rejection: None,
         })
@@ -71,7 +73,28 @@ impl Directory {
         }
         // After what the dead had said last.
         let (living, _) = self.bus.members()?;
-        Ok(self.known.living(&living) || changed)
+        let fewer = self.known.living(&living);
+        self.generation = self.generation.wrapping_add(fewer.into());
+        Ok(fewer || changed)
+    }
+
+    /// Another number whenever anything has changed. It begins anywhere.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// How many registries of the session were not heard yet.
+    ///
+    /// # Errors
+    /// [`DirectoryError`] if the session cannot be looked at.
+    pub fn silent(&self) -> Result<usize, DirectoryError> {
+        let topics = self.bus.topics()?;
+        let there = topics.iter().find(|topic| topic.name == MODELS_TOPIC).map_or(0, |topic| topic.publishers());
+        Ok(there.saturating_sub(self.known.len()))
+    }
+
+    pub(super) fn heard_from(&self, incarnation: u64) -> impl Iterator<Item = (&Announcement, Duration)> {
+        self.known.heard_from(incarnation, self.began.elapsed())
     }
 
     /// Waits until something has changed, at most as long as `timeout`. Returns whether it has.
@@ -133,9 +156,7 @@ impl Directory {
         let deadline = after(timeout);
         loop {
             self.refresh()?;
-            let topics = self.bus.topics()?;
-            let there = topics.iter().find(|topic| topic.name == MODELS_TOPIC).map_or(0, |topic| topic.publishers());
-            let silent = there.saturating_sub(self.known.len());
+            let silent = self.silent()?;
             let left = deadline.saturating_duration_since(Instant::now());
             if silent == 0 || left.is_zero() {
                 return Ok(silent);
@@ -159,7 +180,9 @@ impl Directory {
             // It may have waited for us, or for its history to be delivered.
             Ok(announcement) => {
                 let said_at = self.began.elapsed().saturating_sub(message.age());
-                self.known.heard(announcement, said_at)
+                let changed = self.known.heard(announcement, said_at);
+                self.generation = self.generation.wrapping_add(changed.into());
+                changed
             }
             Err(error) => {
                 self.rejected += 1;

@@ -1,18 +1,23 @@
 //! Who has which models: told on the session's bus by each registry, rebuilt by anyone who listens.
 //!
 //! `wire` and `known` are pure: bytes to announcements, and announcements to a directory. `announce` and `listen` do the I/O.
+//! `service` answers those who do not listen themselves, which are `client`s.
 
 mod announce;
+mod client;
 mod command;
 mod known;
 mod listen;
+mod service;
 #[doc(hidden)]
 pub mod wire;
 
 pub use announce::{AnnounceError, Announcing};
+pub use client::{DirectoryCallError, DirectoryClient, Listing};
 pub use command::{RemoteUnloadError, unload_remotely};
 pub use known::{Known, ProcessModels, STALE_AFTER};
 pub use listen::{Directory, DirectoryError};
+pub use service::{DIRECTORY_SERVICE, DirectoryService};
 
 use std::time::Duration;
 
@@ -37,4 +42,10 @@ fn topic(bus: &tensorbus_transport::Bus) -> tensorbus_transport::TopicBuilder {
         .max_publishers(MAX_REGISTRIES)
         .max_subscribers(MAX_LISTENERS)
         .spin(Duration::ZERO)
+}
+
+/// A number that nobody else has: the seeds of std's hash maps come from the system.
+fn random() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::time::SystemTime::now())
 }

@@ -21,6 +21,12 @@ pub const MAX_DEVICE_BYTES: usize = 32;
 pub const MAX_REASON_BYTES: usize = 256;
 
 const HEADER: usize = 16;
+/// Most bytes of a command: header, key, root, and what aligns them.
+pub const MAX_COMMAND_BYTES: usize = HEADER + MAX_KEY_BYTES + 32;
+/// Most bytes of an answer: header, refusal, root, and what aligns them.
+pub const MAX_ANSWER_BYTES: usize = HEADER + MAX_KEY_BYTES + MAX_REASON_BYTES + 32;
+/// Most bytes of a query: header, key, root, and what aligns them.
+pub const MAX_QUERY_BYTES: usize = HEADER + MAX_KEY_BYTES + 64;
 
 /// What the bytes are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,6 +35,8 @@ pub enum Kind {
     Announcement = 1,
     Command = 2,
     Answer = 3,
+    Query = 4,
+    Page = 5,
 }
 
 /// The rule that the bytes break.
@@ -113,6 +121,48 @@ pub struct Answer {
 /// [`Command::what`]
 pub const UNLOAD: u8 = 1;
 
+/// What somebody wants to know of the directory of a daemon.
+#[derive(Clone, PartialEq, Eq, Debug, Default, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct Query {
+    /// 1: all models, 2: those of one key, 3: say when anything is not as it was.
+    pub what: u8,
+    /// 2: the key. 1: the last key of the page before, of which the next is wanted.
+    pub key: String,
+    /// 1: the registry of that key. 2: the first registry that is wanted. 0 for the first page.
+    pub registry: u64,
+    /// 3: the generation that is known.
+    pub seen: u64,
+    /// 3: how long to wait, in milliseconds.
+    pub patience_ms: u32,
+}
+
+/// As much of the directory as an answer holds.
+#[derive(Clone, PartialEq, Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct Page {
+    /// Another number whenever anything has changed.
+    pub generation: u64,
+    /// Registries that exist and were not heard.
+    pub silent: u32,
+    /// There is more after the last model of the last registry.
+    pub more: bool,
+    pub registries: Vec<Heard>,
+}
+
+/// A registry, or a part of its models.
+#[derive(Clone, PartialEq, Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct Heard {
+    pub announcement: Announcement,
+    /// Since when it was not heard.
+    pub silent_ms: u64,
+}
+
+/// [`Query::what`]
+pub const LIST: u8 = 1;
+/// [`Query::what`]
+pub const GET: u8 = 2;
+/// [`Query::what`]
+pub const WATCH: u8 = 3;
+
 macro_rules! codec {
     ($encode:ident, $decode:ident, $type:ident, $archived:ident, $kind:expr) => {
         pub fn $encode(value: &$type) -> Vec<u8> {
@@ -135,6 +185,8 @@ macro_rules! codec {
 codec!(encode_announcement, decode_announcement, Announcement, ArchivedAnnouncement, Kind::Announcement);
 codec!(encode_command, decode_command, Command, ArchivedCommand, Kind::Command);
 codec!(encode_answer, decode_answer, Answer, ArchivedAnswer, Kind::Answer);
+codec!(encode_query, decode_query, Query, ArchivedQuery, Kind::Query);
+codec!(encode_page, decode_page, Page, ArchivedPage, Kind::Page);
 
 fn framed(kind: Kind, archive: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER + archive.len());
@@ -211,6 +263,21 @@ impl Answer {
     }
 }
 
+impl Query {
+    fn check(&self) -> Result<(), DirectoryDecodeError> {
+        if ![LIST, GET, WATCH].contains(&self.what) {
+            return Err(DirectoryDecodeError::Meaning { field: "query", value: self.what.into() });
+        }
+        at_most("key", self.key.len(), MAX_KEY_BYTES)
+    }
+}
+
+impl Page {
+    fn check(&self) -> Result<(), DirectoryDecodeError> {
+        self.registries.iter().try_for_each(|heard| heard.announcement.check())
+    }
+}
+
 fn at_most(field: &'static str, value: usize, limit: usize) -> Result<(), DirectoryDecodeError> {
     if value > limit {
         return Err(DirectoryDecodeError::Limit { field, value: value as u64, limit: limit as u64 });
@@ -229,4 +296,19 @@ pub fn cut(text: &str, bytes: usize) -> String {
         cut.push(character);
     }
     cut
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_command_and_answer_have_room_in_their_service() {
+        let command = encode_command(&Command { what: UNLOAD, key: "k".repeat(MAX_KEY_BYTES) });
+        assert!((MAX_COMMAND_BYTES - 32..=MAX_COMMAND_BYTES).contains(&command.len()), "{}", command.len());
+        let query = encode_query(&Query { what: GET, key: "k".repeat(MAX_KEY_BYTES), ..Query::default() });
+        assert!((MAX_QUERY_BYTES - 32..=MAX_QUERY_BYTES).contains(&query.len()), "{}", query.len());
+        let answer = encode_answer(&Answer { refusal: "r".repeat(MAX_KEY_BYTES + MAX_REASON_BYTES) });
+        assert!((MAX_ANSWER_BYTES - 32..=MAX_ANSWER_BYTES).contains(&answer.len()), "{}", answer.len());
+    }
 }

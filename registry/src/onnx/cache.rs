@@ -81,7 +81,23 @@ impl ModelCache {
     pub fn import(&self, model: impl AsRef<Path>) -> Result<ImportedModel, ImportError> {
         let path = model.as_ref();
         let source = Bytes::from_owner(Mapped(Region::of_file(path)?));
-        let mut data_files = DataFiles::beside(path);
+        self.import_source(source, path, DataFiles::beside(path))
+    }
+
+    /// The same of a model that is in memory: downloaded, made, or a part of the program. It has to have its weights inside.
+    ///
+    /// # Errors
+    /// As for [`import`](Self::import), and [`OnnxError::NoDirectory`] if it names other files.
+    pub fn import_bytes(&self, model: impl AsRef<[u8]> + Send + 'static) -> Result<ImportedModel, ImportError> {
+        self.import_source(Bytes::from_owner(model), Path::new("model in memory"), DataFiles::nowhere())
+    }
+
+    fn import_source(
+        &self,
+        source: Bytes,
+        path: &Path,
+        mut data_files: DataFiles,
+    ) -> Result<ImportedModel, ImportError> {
         let split = Split::new(source.clone(), DATA_FILE, &mut |tensor, location| data_files.get(tensor, location))
             .map_err(|reason| ImportError::Model { path: path.to_owned(), reason })?;
         let entry = self.directory.join(digest(&source, &data_files).to_string());
@@ -171,20 +187,28 @@ fn digest(source: &Bytes, data_files: &DataFiles) -> Digest {
 
 /// The files that a model names, mapped when it first does.
 struct DataFiles {
-    directory: PathBuf,
+    /// `None`: the model itself is no file.
+    directory: Option<PathBuf>,
     open: HashMap<String, Bytes>,
 }
 
 impl DataFiles {
     fn beside(model: &Path) -> Self {
-        Self { directory: model.parent().unwrap_or(Path::new("")).to_owned(), open: HashMap::new() }
+        Self { directory: Some(model.parent().unwrap_or(Path::new("")).to_owned()), open: HashMap::new() }
+    }
+
+    fn nowhere() -> Self {
+        Self { directory: None, open: HashMap::new() }
     }
 
     fn get(&mut self, tensor: &str, location: &str) -> Result<Bytes, OnnxError> {
         if let Some(bytes) = self.open.get(location) {
             return Ok(bytes.clone());
         }
-        let region = Region::of_file(&self.directory.join(location))
+        let Some(directory) = &self.directory else {
+            return Err(OnnxError::NoDirectory { tensor: tensor.to_owned(), location: location.to_owned() });
+        };
+        let region = Region::of_file(&directory.join(location))
             .map_err(|reason| OnnxError::DataFile { tensor: tensor.to_owned(), reason })?;
         let bytes = Bytes::from_owner(Mapped(region));
         self.open.insert(location.to_owned(), bytes.clone());

@@ -21,6 +21,14 @@ pub enum OnnxError {
         /// What every model has.
         missing: &'static str,
     },
+    /// A model that was given as bytes names another file, of which nobody knows where it is.
+    #[error("weight {tensor:?} lies in another file, {location:?}; import the model's file instead of its bytes")]
+    NoDirectory {
+        /// The tensor.
+        tensor: String,
+        /// The file.
+        location: String,
+    },
     /// A size in a shape is negative, or all together are larger than memory can be.
     #[error("weight {tensor:?} has the shape {shape:?}, which no tensor has")]
     Shape {

@@ -17,8 +17,9 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use tensorbus_registry::directory::Known;
 use tensorbus_registry::directory::wire::{
-    AnnouncedModel, Announcement, Answer, Command, DirectoryDecodeError, UNLOAD, cut, decode_announcement,
-    decode_command, encode_announcement, encode_answer, encode_command,
+    AnnouncedModel, Announcement, Answer, Command, DirectoryDecodeError, GET, Heard, LIST, Page, Query, UNLOAD, WATCH,
+    cut, decode_announcement, decode_command, encode_announcement, encode_answer, encode_command, encode_page,
+    encode_query,
 };
 
 fn model(key: &str, state: u8) -> AnnouncedModel {
@@ -192,8 +193,19 @@ fn commands_keep_their_promises() {
         ("refused", encode_answer(&Answer { refusal: "it is in use".to_owned() })),
         ("bad-what", encode_command(&Command { what: 9, key: "m".to_owned() })),
         ("bad-key", encode_command(&Command { what: UNLOAD, key: String::new() })),
+        ("list", encode_query(&Query { what: LIST, key: "resnet".to_owned(), registry: 3, ..Query::default() })),
+        ("get", encode_query(&Query { what: GET, key: "resnet".to_owned(), ..Query::default() })),
+        ("watch", encode_query(&Query { what: WATCH, seen: 7, patience_ms: 1000, ..Query::default() })),
+        ("bad-query", encode_query(&Query { what: 4, ..Query::default() })),
+        ("bad-query-key", encode_query(&Query { what: GET, key: "k".repeat(300), ..Query::default() })),
+        ("page", encode_page(&page(announcement(1, 2, 3, 4)))),
+        ("bad-page", encode_page(&page(Announcement { program: "p".repeat(100), ..announcement(1, 2, 3, 4) }))),
     ]);
     replay("decode_command", &seeds, checks::command);
+}
+
+fn page(announcement: Announcement) -> Page {
+    Page { generation: 5, silent: 1, more: true, registries: vec![Heard { announcement, silent_ms: 20 }] }
 }
 
 /// Checks all seeds of a target, and every one-bit change to them.

@@ -21,9 +21,9 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// - opens this side of new connections for each subscriber of this bus, so that what a publisher sends before it leaves
 ///   stays readable even if nobody is reading just then.
 ///
-/// A port that another thread is using is left alone until the next tick: a publisher that is blocked in `publish` does
-/// not keep the thread from the rest. It holds no part of the bus: with the last of bus, publishers, subscribers and
-/// tensors it is stopped and joined, which takes no longer than the tick it is in. A forked child does not have it.
+/// A port that another thread is using just then is left alone until the next tick. The thread holds no part of the bus: with
+/// the last of bus, publishers, subscribers and tensors it is stopped and joined, which takes no longer than the tick it is
+/// in. A forked child does not have it.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

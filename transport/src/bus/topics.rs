@@ -1,4 +1,4 @@
-use crate::port::{Node, NodeError, TopicError, TopicFacts, TopicSettings};
+use crate::port::{Node, NodeError, PublisherFacts, TopicError, TopicFacts, TopicSettings};
 
 /// What can be seen of a topic without taking part in it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -22,6 +22,12 @@ pub struct PoolInfo {
     pub slots: usize,
     /// Bytes of each.
     pub slot_bytes: usize,
+    /// Identifies the publisher, as [`Message::publisher`](crate::Message::publisher).
+    pub publisher: u128,
+    /// Messages that it has sent, whoever got them.
+    pub messages: u64,
+    /// Bytes of their tensors.
+    pub bytes: u64,
 }
 
 impl TopicInfo {
@@ -36,6 +42,12 @@ impl TopicInfo {
     }
 }
 
+impl PoolInfo {
+    fn of(PublisherFacts { id, slots, slot_bytes, sent }: PublisherFacts) -> Self {
+        Self { slots, slot_bytes, publisher: id, messages: sent.messages, bytes: sent.bytes }
+    }
+}
+
 pub(super) fn list(node: &Node) -> Result<Vec<TopicInfo>, TopicError> {
     let names = TopicFacts::names(node).map_err(|error| match error {
         NodeError::Forked => TopicError::Forked,
@@ -45,7 +57,7 @@ pub(super) fn list(node: &Node) -> Result<Vec<TopicInfo>, TopicError> {
     for name in names {
         // A topic that goes away while we look is no error.
         if let Some(facts) = TopicFacts::look(node, &name)? {
-            let pools = facts.pools.into_iter().map(|(slots, slot_bytes)| PoolInfo { slots, slot_bytes }).collect();
+            let pools = facts.publishers.into_iter().map(PoolInfo::of).collect();
             topics.push(TopicInfo { name, settings: facts.settings, pools, subscribers: facts.subscribers });
         }
     }

@@ -2,7 +2,7 @@
 //! received and given back here: a subscriber of iceoryx2 walks over all places for connections that it could have, twice, whenever
 //! it looks for a message.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use iceoryx2_cal::zero_copy_connection::{
 
 use super::connection::Stock;
 use super::handshake;
+use super::made::{self, take_made};
 use super::service::{Block64, Header, SessionService};
 use crate::os::prefetch;
 use crate::wire::Preamble;
@@ -38,13 +39,6 @@ pub(super) struct Queue {
 // SAFETY: a receiving side may go from thread to thread, but not be used by two at a time: it counts what it has borrowed
 // without atomics. All shares are made, used and dropped by one port, and so under one lock: `Alone` says whose.
 unsafe impl Sync for Queue {}
-
-thread_local! {
-    /// Receiving sides that iceoryx2 has made in this thread since they were taken.
-    static MADE: RefCell<Vec<Arc<Queue>>> = const { RefCell::new(Vec::new()) };
-    /// Whether there may be any: asked for each message, and cheaper to ask than the list.
-    static ANY_MADE: Cell<bool> = const { Cell::new(false) };
-}
 
 /// Where the pool of a connection lies in this process: as the first message through it shows, which iceoryx2 receives.
 #[derive(Clone, Copy, Debug)]
@@ -109,8 +103,7 @@ pub(super) enum Look {
 impl Queue {
     pub(super) fn new(stock: StockReceiver) -> Arc<Self> {
         let queue = Arc::new(Self { stock, last: Cell::new(None), keeps: Cell::new(false) });
-        MADE.with_borrow_mut(|made| made.push(queue.clone()));
-        ANY_MADE.set(true);
+        made::add_queue(&queue);
         queue
     }
 
@@ -132,23 +125,20 @@ impl Incoming {
     #[inline]
     pub(super) fn update(&mut self) -> bool {
         let any_closed = self.connections.iter().any(|connection| Arc::strong_count(&connection.queue) == 1);
-        (any_closed || ANY_MADE.get()) && self.take_over()
+        (any_closed || made::any()) && self.take_over()
     }
 
     #[cold]
     fn take_over(&mut self) -> bool {
-        ANY_MADE.set(false);
         // A share that iceoryx2 dropped is a connection that it closed: nothing of it is borrowed.
         self.connections.retain(|connection| Arc::strong_count(&connection.queue) > 1);
-        MADE.with_borrow_mut(|made| {
-            let any = !made.is_empty();
-            for queue in made.drain(..).filter(|queue| Arc::strong_count(queue) > 1) {
-                handshake::say_open(&queue.stock);
-                self.connections.push(Connection { key: self.next_key, queue, pool: None, data_offset: 0 });
-                self.next_key += 1;
-            }
-            any
-        })
+        let known = self.connections.len();
+        for queue in take_made().queues {
+            handshake::say_open(&queue.stock);
+            self.connections.push(Connection { key: self.next_key, queue, pool: None, data_offset: 0 });
+            self.next_key += 1;
+        }
+        self.connections.len() > known
     }
 
     /// Takes the oldest message of the first queue that has one.
@@ -231,13 +221,4 @@ impl Pool {
         let payload_len = stated.saturating_mul(size_of::<Block64>());
         Content { borrowed, preamble, publisher, payload: payload.as_ptr(), payload_len }
     }
-}
-
-/// Makes a call for a port that lets iceoryx2 receive: the shares in connections that the call opens are dropped.
-pub(super) fn without_receiving<T>(call: impl FnOnce() -> T) -> T {
-    let others = MADE.with_borrow(Vec::len);
-    let result = call();
-    // Dropped outside of the borrow: the last share closes the connection.
-    drop(MADE.with_borrow_mut(|made| made.split_off(others.min(made.len()))));
-    result
 }

@@ -1,14 +1,20 @@
 //! iceoryx2 and nothing else: a node, the services of a topic, and the two ports. No other folder names iceoryx2.
 
 mod alone;
+mod attributes;
+mod backlog;
 mod connection;
 mod control;
+mod counter;
 mod dead;
 mod death_log;
 mod ghosts;
 mod growing;
 mod handshake;
 mod incoming;
+mod made;
+mod meter;
+mod naps;
 mod node;
 mod outgoing;
 mod pool;
@@ -16,6 +22,7 @@ mod receiver;
 mod repair;
 mod ring;
 mod sender;
+mod sending;
 mod service;
 mod shield;
 mod slot;
@@ -27,7 +34,7 @@ mod turn;
 mod unopened;
 mod wake;
 
-pub(crate) use control::{Asked, ClientPort, ServerPort};
+pub(crate) use control::{Asked, ClientPort, ServerPort, ServiceWishes};
 pub use control::{CallError, MAX_CONTROL_CLIENTS, ReplyError, RequestError, ServiceError};
 pub(crate) use dead::Cleaned;
 pub(crate) use death_log::DeathFollower;
@@ -43,8 +50,9 @@ pub use ring::{
     MAX_RING_CLIENTS, MAX_RING_ROWS, MAX_RING_WORKERS, RING_VERSION, RingFormatError, RingSpecError, ShapeError,
 };
 pub use sender::DRAIN_ON_DROP;
-pub(crate) use sender::{LoanFailure, SendFailure, Sender, Sending};
+pub(crate) use sender::Sender;
+pub(crate) use sending::{LoanFailure, SendFailure, Sending};
 pub(crate) use slot::Slot;
-pub(crate) use topic::{OpenTopic, TopicFacts, Wishes};
+pub(crate) use topic::{OpenTopic, PublisherFacts, TopicFacts, Wishes};
 pub use topic::{Overflow, TopicError, TopicSettings};
 pub(crate) use turn::{Part, Turn, TurnError, hold_still};

@@ -2,25 +2,24 @@
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use iceoryx2_cal::shm_allocator::PointerOffset;
 use iceoryx2_cal::zero_copy_connection::{
     ChannelId, ZeroCopyConnection, ZeroCopyPortDetails, ZeroCopySendError, ZeroCopySender,
 };
 
+use super::backlog::{Backlog, NotSent, Tally};
 use super::connection::Stock;
 use super::handshake::{self, SideCount};
+use super::made::{self, take_made};
+use super::naps::Naps;
 use super::slots::Slots;
 
 type StockSender = <Stock as ZeroCopyConnection>::Sender;
 
 /// The only channel of a connection between publisher and subscriber.
 const CHANNEL: ChannelId = ChannelId::new(0);
-/// A full queue is looked at again and again for so long before the publisher sleeps in between.
-const EAGER: Duration = Duration::from_micros(50);
-/// Longest sleep between two looks.
-const LONGEST_NAP: Duration = Duration::from_millis(1);
 
 /// One connection. iceoryx2 has a share of it, and the port that sends through it another: all are made, used and dropped under
 /// the lock of that port.
@@ -31,6 +30,8 @@ pub(super) struct Link {
     was_connected: Cell<bool>,
     /// A port of ours sends through it and takes slots back. iceoryx2, which knows nothing of them, must not.
     pub(super) is_ours: Cell<bool>,
+    /// Tells it from other connections of that port.
+    key: Cell<u64>,
     /// What the subscriber still had when iceoryx2 closed the connection.
     pub(super) left: RefCell<Vec<PointerOffset>>,
 }
@@ -39,42 +40,12 @@ pub(super) struct Link {
 // made, used and dropped by one port, and so under one lock: `Alone` says whose.
 unsafe impl Sync for Link {}
 
-thread_local! {
-    /// Connections that iceoryx2 has made for publishers in this thread since they were taken.
-    static MADE: RefCell<Vec<Arc<Link>>> = const { RefCell::new(Vec::new()) };
-    /// Whether there may be any: asked for each message, and cheaper to ask than the list.
-    static ANY_MADE: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Why a queue did not get a message.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum NotSent {
-    /// The queue is full.
-    Full,
-    /// The subscriber is gone, or its connection is damaged: nobody is there to miss it.
-    Gone,
-}
-
-/// What becomes of a message for a subscriber whose queue is full.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum WhenFull {
-    GiveUp,
-    WaitFor(Duration),
-}
-
-/// Who got a message.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Tally {
-    /// Subscribers that have it in their queue.
-    pub(super) delivered: usize,
-    /// Subscribers that have not, because their queue was full.
-    pub(super) missed: usize,
-}
-
 /// The connections of a publisher.
 #[derive(Debug)]
 pub(super) struct Links {
     links: Vec<Arc<Link>>,
+    next_key: u64,
+    backlog: Backlog,
     /// Distance from slot to slot: what iceoryx2 calls the size of a sample.
     stride: usize,
 }
@@ -85,16 +56,43 @@ impl Link {
             stock,
             was_connected: Cell::new(false),
             is_ours: Cell::new(false),
+            key: Cell::new(0),
             left: RefCell::default(),
         });
-        MADE.with_borrow_mut(|made| made.push(link.clone()));
-        ANY_MADE.set(true);
+        made::add_link(&link);
         link
     }
 
-    /// iceoryx2's own connection gives a message up without asking anybody if the queue is full and the subscriber has not
-    /// opened its side yet, which it does at its first look for messages: a publisher that should wait for it would lose messages
-    /// that it was told are delivered. Here `wait` is asked in that case as in any other.
+    /// Puts a slot into the queue. Returns the one that fell out at the other end, if the topic lets it.
+    #[inline]
+    fn try_send(
+        &self,
+        slot: PointerOffset,
+        stride: usize,
+        channel: ChannelId,
+    ) -> Result<Option<PointerOffset>, ZeroCopySendError> {
+        self.stock.try_send(slot, stride, channel).map_err(|error| match error {
+            ZeroCopySendError::ReceiveBufferFull => self.why_full(channel),
+            error => error,
+        })
+    }
+
+    /// A queue may be full because nobody reads it any more.
+    #[cold]
+    fn why_full(&self, channel: ChannelId) -> ZeroCopySendError {
+        if self.stock.is_connected() {
+            self.was_connected.set(true);
+        } else if self.was_connected.get() {
+            return ZeroCopySendError::NoConnectedReceiverAndBufferIsFull;
+        }
+        match self.stock.is_channel_closed(channel) {
+            true => ZeroCopySendError::ChannelIsClosed,
+            false => ZeroCopySendError::ReceiveBufferFull,
+        }
+    }
+
+    /// For iceoryx2. Its own connection gives a message up without asking anybody if the queue is full and the other side is not
+    /// open yet, which it opens at its first look for messages. Here `wait` is asked in that case as in any other.
     pub(super) fn send_patiently(
         &self,
         slot: PointerOffset,
@@ -102,42 +100,23 @@ impl Link {
         channel: ChannelId,
         mut wait: impl FnMut(u64, Duration) -> Result<(), ZeroCopySendError>,
     ) -> Result<Option<PointerOffset>, ZeroCopySendError> {
-        let mut since = None;
-        let mut nap = EAGER;
+        let mut naps = None;
         for looks in 0.. {
-            match self.stock.try_send(slot, stride, channel) {
+            match self.try_send(slot, stride, channel) {
                 Err(ZeroCopySendError::ReceiveBufferFull) => {}
                 sent => return sent,
             }
-            if self.stock.is_connected() {
-                self.was_connected.set(true);
-            } else if self.was_connected.get() {
-                return Err(ZeroCopySendError::NoConnectedReceiverAndBufferIsFull);
-            }
-            if self.stock.is_channel_closed(channel) {
-                return Err(ZeroCopySendError::ChannelIsClosed);
-            }
-            let waited = since.get_or_insert_with(Instant::now).elapsed();
-            wait(looks, waited)?;
-            if waited < EAGER {
-                std::thread::yield_now();
-            } else {
-                // Nothing tells a publisher that a queue has room again.
-                std::thread::sleep(nap);
-                nap = (2 * nap).min(LONGEST_NAP);
-            }
+            let naps = naps.get_or_insert_with(Naps::begin);
+            wait(looks, naps.waited())?;
+            naps.take(Duration::MAX);
         }
         Err(ZeroCopySendError::ReceiveBufferFull)
     }
 
-    /// Puts a slot into the queue. Returns the one that fell out at the other end, if the topic lets it.
+    /// For us.
     #[inline]
-    fn send(&self, slot: PointerOffset, stride: usize, when_full: WhenFull) -> Result<Option<PointerOffset>, NotSent> {
-        let sent = self.send_patiently(slot, stride, CHANNEL, |_, waited| match when_full {
-            WhenFull::WaitFor(bound) if waited < bound => Ok(()),
-            _ => Err(ZeroCopySendError::ReceiveBufferFull),
-        });
-        sent.map_err(|error| match error {
+    fn send(&self, slot: PointerOffset, stride: usize) -> Result<Option<PointerOffset>, NotSent> {
+        self.try_send(slot, stride, CHANNEL).map_err(|error| match error {
             ZeroCopySendError::ReceiveBufferFull => NotSent::Full,
             ZeroCopySendError::ConnectionCorrupted => {
                 tracing::error!("a subscriber has damaged its queue; it gets no message");
@@ -147,14 +126,51 @@ impl Link {
         })
     }
 
+    /// One more has the slot, if it gets into the queue.
+    #[inline]
+    fn deliver(&self, slot: usize, stride: usize, slots: &mut Slots) -> Result<(), NotSent> {
+        let overflow = self.send(PointerOffset::new(slot * stride), stride)?;
+        slots.share(slot);
+        if let Some(oldest) = overflow {
+            slots.give_back(oldest.offset() / stride);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn reclaim(&self, stride: usize, slots: &mut Slots) {
+        loop {
+            match self.stock.reclaim(CHANNEL) {
+                Ok(None) => break,
+                Ok(Some(offset)) if slots.give_back(offset.offset() / stride) => {}
+                returned => {
+                    tracing::error!(?returned, "a subscriber returned what it was not given");
+                    break;
+                }
+            }
+        }
+    }
+
     fn has_opened(&self) -> bool {
         handshake::has_opened(&self.stock)
     }
 }
 
 impl Links {
-    pub(super) fn new(stride: usize) -> Self {
-        Self { links: Vec::new(), stride }
+    /// With those that were made together with the publisher.
+    pub(super) fn new(links: Vec<Arc<Link>>, stride: usize) -> Self {
+        let mut new = Self { links, next_key: 0, backlog: Backlog::default(), stride };
+        new.number(0);
+        new
+    }
+
+    /// Those from this one on are new.
+    fn number(&mut self, from: usize) {
+        for link in &self.links[from..] {
+            link.is_ours.set(true);
+            link.key.set(self.next_key);
+            self.next_key += 1;
+        }
     }
 
     /// After each call in which iceoryx2 may have made or closed connections. New ones get the history. Returns whether there
@@ -165,21 +181,18 @@ impl Links {
         if self.links.iter().any(|link| Arc::strong_count(link) == 1) {
             self.let_go(slots);
         }
-        ANY_MADE.get() && self.take_over(slots)
+        made::any() && self.take_over(slots)
     }
 
     #[cold]
     fn take_over(&mut self, slots: &mut Slots) -> bool {
-        ANY_MADE.set(false);
         let known = self.links.len();
-        // Those of a port that came to nothing are closed already.
-        let is_open = |link: &Arc<Link>| Arc::strong_count(link) > 1;
-        MADE.with_borrow_mut(|made| self.links.extend(made.drain(..).filter(is_open)));
+        self.links.extend(take_made().links);
+        self.number(known);
         for link in &self.links[known..] {
-            link.is_ours.set(true);
             for slot in slots.last(link.stock.buffer_size()) {
                 // A queue that is damaged from the beginning gets nothing.
-                let _ = self.deliver(link, slot, WhenFull::GiveUp, slots);
+                let _ = link.deliver(slot, self.stride, slots);
             }
         }
         self.links.len() > known
@@ -193,21 +206,12 @@ impl Links {
         }
     }
 
-    fn deliver(&self, link: &Link, slot: usize, when_full: WhenFull, slots: &mut Slots) -> Result<(), NotSent> {
-        let overflow = link.send(PointerOffset::new(slot * self.stride), self.stride, when_full)?;
-        slots.share(slot);
-        if let Some(oldest) = overflow {
-            slots.give_back(oldest.offset() / self.stride);
-        }
-        Ok(())
-    }
-
     /// Puts a slot that the caller has into the queues of all subscribers.
     #[inline]
-    pub(super) fn send(&self, slot: usize, when_full: WhenFull, slots: &mut Slots) -> Tally {
+    pub(super) fn send(&self, slot: usize, slots: &mut Slots) -> Tally {
         let mut tally = Tally::default();
         for link in &self.links {
-            match self.deliver(link, slot, when_full, slots) {
+            match link.deliver(slot, self.stride, slots) {
                 Ok(()) => tally.delivered += 1,
                 Err(NotSent::Full) => tally.missed += 1,
                 Err(NotSent::Gone) => {}
@@ -216,21 +220,53 @@ impl Links {
         tally
     }
 
+    /// The same, but the message waits for room in the queues that are full, and behind those that do already. `None` if it does:
+    /// then the caller tries again, and keeps the slot until it is told who got it.
+    #[inline]
+    pub(super) fn send_or_wait(&mut self, slot: usize, sequence: u64, slots: &mut Slots) -> Option<Tally> {
+        let (mut delivered, mut full) = (0, Vec::new());
+        for link in &self.links {
+            let key = link.key.get();
+            let is_behind = self.backlog.waits_for(key);
+            match if is_behind { Err(NotSent::Full) } else { link.deliver(slot, self.stride, slots) } {
+                Ok(()) => delivered += 1,
+                Err(NotSent::Full) => full.push(key),
+                Err(NotSent::Gone) => {}
+            }
+        }
+        if full.is_empty() {
+            return Some(Tally { delivered, missed: 0 });
+        }
+        self.backlog.add(sequence, slot, delivered, full);
+        None
+    }
+
+    /// Tries again what waits for room. Returns whether anybody got something.
+    pub(super) fn retry(&mut self, slots: &mut Slots) -> bool {
+        let (links, stride) = (&self.links, self.stride);
+        let mut any = false;
+        self.backlog.retry(|key, slot| {
+            let link = links.iter().find(|link| link.key.get() == key).ok_or(NotSent::Gone)?;
+            link.reclaim(stride, slots);
+            link.deliver(slot, stride, slots)?;
+            any = true;
+            Ok(())
+        });
+        any
+    }
+
+    /// What has become of a message that waited, if it does not wait any more or is not to: its slot, which goes back to the
+    /// caller, and who got it.
+    pub(super) fn finish(&mut self, sequence: u64, give_up: bool) -> Option<(usize, Tally)> {
+        self.backlog.finish(sequence, give_up)
+    }
+
     /// Takes back what subscribers do not need any more. Before each message: a connection has room for the return of what fits
     /// into a queue, of what a subscriber may hold, and of one more.
     #[inline]
     pub(super) fn reclaim(&self, slots: &mut Slots) {
         for link in &self.links {
-            loop {
-                match link.stock.reclaim(CHANNEL) {
-                    Ok(None) => break,
-                    Ok(Some(offset)) if slots.give_back(offset.offset() / self.stride) => {}
-                    returned => {
-                        tracing::error!(?returned, "a subscriber returned what it was not given");
-                        break;
-                    }
-                }
-            }
+            link.reclaim(self.stride, slots);
         }
     }
 
@@ -238,13 +274,4 @@ impl Links {
         let open = self.links.iter().filter(|link| link.has_opened()).count();
         SideCount { open, closed: self.links.len() - open }
     }
-}
-
-/// Makes a call for a port that lets iceoryx2 send: the shares in connections that the call opens are dropped.
-pub(super) fn without_sending<T>(call: impl FnOnce() -> T) -> T {
-    let others = MADE.with_borrow(Vec::len);
-    let result = call();
-    // Dropped outside of the borrow: the last share closes the connection.
-    drop(MADE.with_borrow_mut(|made| made.split_off(others.min(made.len()))));
-    result
 }

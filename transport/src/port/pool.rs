@@ -3,11 +3,10 @@
 
 use std::ptr::NonNull;
 
-use iceoryx2::port::publisher::Publisher;
 use iceoryx2::sample_mut::SampleMut;
 
 use super::alone::Alone;
-use super::service::{Block64, Header, SessionService};
+use super::service::{Block64, Header, IoxPublisher, SessionService};
 use crate::os::populate_write;
 use crate::wire::Preamble;
 
@@ -36,11 +35,7 @@ unsafe impl Send for Place {}
 
 impl Pool {
     /// Loans the other slots, after the first one that was loaned already.
-    pub(super) fn new(
-        publisher: &Publisher<SessionService, [Block64], Header>,
-        first: Loaned,
-        slots: usize,
-    ) -> Result<Self, String> {
+    pub(super) fn new(publisher: &IoxPublisher, first: Loaned, slots: usize) -> Result<Self, String> {
         let blocks = first.payload().len();
         let mut loaned = vec![first];
         while loaned.len() < slots {
@@ -103,7 +98,7 @@ impl Place {
 }
 
 /// Loans one slot from iceoryx2.
-pub(super) fn loan(publisher: &Publisher<SessionService, [Block64], Header>, blocks: usize) -> Result<Loaned, String> {
+pub(super) fn loan(publisher: &IoxPublisher, blocks: usize) -> Result<Loaned, String> {
     let sample = publisher.loan_slice_uninit(blocks).map_err(|error| format!("a slot of the pool: {error:?}"))?;
     // SAFETY: a slot is mapped file memory, which the kernel hands out zeroed: its bytes are initialised, and every bit pattern
     // is a `Block64`.

@@ -1,39 +1,35 @@
 use std::any::Any;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use iceoryx2::port::publisher::{Publisher, PublisherCreateError};
-use iceoryx2::port::update_connections::UpdateConnections;
+use iceoryx2::port::publisher::PublisherCreateError;
 use iceoryx2::prelude::AllocationStrategy;
 
 use super::alone::Alone;
+use super::backlog::Tally;
+use super::counter::Counter;
 use super::growing::{self, Growing};
+use super::made::take_made;
 use super::node::Node;
-use super::outgoing::{Links, Tally, WhenFull};
+use super::outgoing::{Link, Links};
 use super::pool::{Place, Pool, loan};
-use super::service::{Block64, Header, SessionService, pool_file};
+use super::sending::{LoanFailure, Ports, SendFailure, Sending};
+use super::service::{Block64, IoxPublisher, pool_file};
 use super::shield::{Panicked, shield};
-use super::slot::Slot;
 use super::slots::{Order, Slots};
 use super::tended::Tended;
 use super::topic::{OpenTopic, Overflow, TopicError};
 use super::turn::{Part, Turn};
 use super::unopened::Unopened;
-use super::wake::{Board, Ringer};
-use crate::layout::MessageLayout;
-use crate::os::{Forked, monotonic_ns, reserve};
+use crate::os::{Forked, reserve};
 use crate::pool::{MemoryFacts, PoolError, admit};
-use crate::wire::{EncodedLayout, Preamble};
 
 /// How long a publisher that is dropped waits for subscribers that have messages of it in their queue, and have not looked
 /// into it yet.
 pub const DRAIN_ON_DROP: Duration = Duration::from_secs(1);
-
-/// Layouts that are kept for later messages.
-const LAYOUTS: usize = 8;
 
 /// The sending side of a topic: a pool of slots, and the bells of its receivers.
 #[derive(Debug)]
@@ -54,66 +50,13 @@ pub(crate) struct Sender {
     _home: Arc<dyn Any + Send + Sync>,
 }
 
-/// Only changed under the lock of the ports, where no atomic addition is needed; read by anyone.
 #[derive(Debug, Default)]
 struct Counters {
-    published: AtomicU64,
-    unheard: AtomicU64,
-    failed: AtomicU64,
+    published: Counter,
+    unheard: Counter,
+    failed: Counter,
     /// Receivers that did not get a message because their queue was full.
-    refused: AtomicU64,
-}
-
-/// Dropped in the order of its fields: the slots before the port that they come from.
-#[derive(Debug)]
-pub(super) struct Ports {
-    pool: Pool,
-    slots: Slots,
-    pub(super) links: Links,
-    pub(super) publisher: Alone<Publisher<SessionService, [Block64], Header>>,
-    unopened: Unopened,
-    board: Arc<Board>,
-    ringer: Arc<Ringer>,
-    /// Slots were taken back since the last message was sent.
-    has_reclaimed: bool,
-    /// Number of the next message: under the same lock as sending, so that numbers arrive in order.
-    next_sequence: u64,
-    /// Layouts of earlier messages, the latest last: most publishers send the same one again and again. A loan takes its layout
-    /// out, and gives it back when it ends.
-    #[expect(clippy::vec_box, reason = "moved from loan to list and back as they are")]
-    layouts: Vec<Box<EncodedLayout>>,
-}
-
-/// A sender while no other thread uses it.
-pub(crate) struct Sending<'a> {
-    ports: MutexGuard<'a, Ports>,
-    sender: &'a Arc<Sender>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum LoanFailure {
-    NoFreeSlot,
-    Forked,
-    Broken(String),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum SendFailure {
-    Undelivered { delivered: usize, missed: usize },
-    Forked,
-    Broken(String),
-}
-
-impl From<Forked> for LoanFailure {
-    fn from(_: Forked) -> Self {
-        Self::Forked
-    }
-}
-
-impl From<Forked> for SendFailure {
-    fn from(_: Forked) -> Self {
-        Self::Forked
-    }
+    refused: Counter,
 }
 
 impl Sender {
@@ -144,7 +87,8 @@ impl Sender {
         let turn = Turn::take(node.directory()).map_err(|error| topic.failed(error))?;
         node.admit_to_quota(needed)?;
         let unopened = Unopened::new(node.directory(), &topic.services.get()?.pub_sub);
-        let publisher = create_publisher(topic, slots, blocks, &unopened)?;
+        let (publisher, links) = create_publisher(topic, slots, blocks, &unopened)?;
+        let meter = topic.meter(publisher.id().value())?;
         let prepare = |reason| PoolError::Prepare { needed, reason };
         let file = pool_file(node.directory(), publisher.id().value()).map_err(prepare)?;
         let growing = OnceLock::new();
@@ -162,10 +106,9 @@ impl Sender {
         }
         let pool = shield(|| Pool::new(&publisher, first, slots)).map_err(|panicked| damaged(panicked.0))?;
         let pool = pool.map_err(damaged)?;
-        let mut links = Links::new(pool.stride());
+        let links = Links::new(links, pool.stride());
         let order = if grows { Order::LastReturned } else { Order::LongestFree };
-        let mut accounts = Slots::new(slots, order, topic.settings().history);
-        links.update(&mut accounts);
+        let accounts = Slots::new(slots, order, topic.settings().history);
         // SAFETY: used under the mutex that it goes into here.
         let publisher = unsafe { Alone::new(publisher) };
         let (board, ringer) = (topic.services.get()?.board.clone(), node.ringer().clone());
@@ -177,6 +120,7 @@ impl Sender {
             unopened,
             board,
             ringer,
+            meter,
             has_reclaimed: false,
             next_sequence: 0,
             layouts: Vec::new(),
@@ -216,7 +160,7 @@ impl Sender {
 
     /// How many bytes of a slot have memory. `None` if there is no slot.
     #[inline]
-    fn committed(&self, place: Place) -> Option<usize> {
+    pub(super) fn committed(&self, place: Place) -> Option<usize> {
         match self.growing.get() {
             None => Some(place.bytes.len()),
             Some(growing) => growing.committed(place.address()),
@@ -259,26 +203,48 @@ impl Sender {
     }
 
     pub(crate) fn published(&self) -> u64 {
-        self.counters.published.load(Ordering::Relaxed)
+        self.counters.published.get()
     }
 
     pub(crate) fn unheard(&self) -> u64 {
-        self.counters.unheard.load(Ordering::Relaxed)
+        self.counters.unheard.get()
     }
 
     pub(crate) fn failed(&self) -> u64 {
-        self.counters.failed.load(Ordering::Relaxed)
+        self.counters.failed.get()
     }
 
     /// A message that could not be sent for a reason of its own.
     pub(crate) fn count_failure(self: &Arc<Self>) {
         if let Ok(_alone) = self.lock() {
-            increment(&self.counters.failed);
+            self.counters.failed.add(1);
         }
     }
 
     pub(crate) fn refused(&self) -> u64 {
-        self.counters.refused.load(Ordering::Relaxed)
+        self.counters.refused.get()
+    }
+
+    #[inline]
+    pub(super) fn overflow(&self) -> Overflow {
+        self.overflow
+    }
+
+    /// Counts a message that does not wait any more. Under the lock of the ports.
+    #[inline]
+    pub(super) fn account(&self, Tally { delivered, missed }: Tally) -> Result<usize, SendFailure> {
+        if missed > 0 {
+            self.counters.refused.add(missed as u64);
+            if matches!(self.overflow, Overflow::Block(_) | Overflow::Error) {
+                self.counters.failed.add(1);
+                return Err(SendFailure::Undelivered { delivered, missed });
+            }
+        }
+        self.counters.published.add(1);
+        if delivered == 0 {
+            self.counters.unheard.add(1);
+        }
+        Ok(delivered)
     }
 
     /// Waits until no other thread uses the sender.
@@ -305,126 +271,6 @@ impl Sender {
     pub(super) fn give_up(&self, panicked: Panicked) -> String {
         self.broken.store(true, Ordering::Relaxed);
         panicked.0
-    }
-}
-
-impl Sending<'_> {
-    /// The layout of an earlier message, if one of them is what is asked for.
-    #[inline]
-    pub(crate) fn take_layout(&mut self, is_it: impl Fn(&MessageLayout) -> bool) -> Option<Box<EncodedLayout>> {
-        let index = self.ports.layouts.iter().rposition(|known| is_it(known.layout()))?;
-        Some(self.ports.layouts.swap_remove(index))
-    }
-
-    /// Keeps a layout for later messages.
-    #[inline]
-    pub(crate) fn keep_layout(&mut self, layout: Box<EncodedLayout>) {
-        if self.ports.layouts.len() == LAYOUTS {
-            self.ports.layouts.remove(0);
-        }
-        self.ports.layouts.push(layout);
-    }
-
-    /// Wakes the receivers that sleep.
-    fn ring(&self) {
-        self.ports.board.ring(&self.ports.ringer);
-    }
-
-    /// Takes a slot out of the pool.
-    #[inline]
-    pub(crate) fn loan(&mut self) -> Result<Slot, LoanFailure> {
-        let Self { ports, sender } = self;
-        sender.check().map_err(LoanFailure::Broken)?;
-        let number = match shield(|| ports.take_slot()) {
-            Ok(Some(number)) => number,
-            Ok(None) => return Err(LoanFailure::NoFreeSlot),
-            Err(panicked) => return Err(LoanFailure::Broken(sender.give_up(panicked))),
-        };
-        let place = ports.pool.place(number);
-        let Some(committed) = sender.committed(place) else {
-            ports.slots.give_back(number);
-            return Err(LoanFailure::Broken("a slot does not lie where slots lie".to_owned()));
-        };
-        Ok(Slot::new(number, place, committed, Arc::clone(sender)))
-    }
-
-    /// Gives a slot back that was not sent.
-    pub(super) fn give_back(&mut self, slot: usize) {
-        self.ports.slots.give_back(slot);
-    }
-
-    /// Sends a slot that is on loan, which ends the loan. Returns how many subscribers have it in their queue now.
-    #[inline]
-    pub(super) fn send(&mut self, slot: usize, mut preamble: Preamble) -> Result<usize, SendFailure> {
-        let Self { ports, sender } = self;
-        if let Err(reason) = sender.check() {
-            ports.slots.give_back(slot);
-            return Err(SendFailure::Broken(reason));
-        }
-        preamble.sequence = ports.next_sequence;
-        ports.next_sequence += 1;
-        preamble.publish_time_ns = monotonic_ns();
-        ports.pool.write_preamble(slot, preamble);
-        let when_full = match sender.overflow {
-            Overflow::Block(bound) => WhenFull::WaitFor(bound),
-            _ => WhenFull::GiveUp,
-        };
-        let Tally { delivered, missed } = match shield(|| ports.deliver(slot, when_full)) {
-            Ok(tally) => tally,
-            Err(panicked) => return Err(SendFailure::Broken(sender.give_up(panicked))),
-        };
-        let counters = &sender.counters;
-        if missed > 0 {
-            add(&counters.refused, missed as u64);
-            if matches!(sender.overflow, Overflow::Block(_) | Overflow::Error) {
-                increment(&counters.failed);
-                return Err(SendFailure::Undelivered { delivered, missed });
-            }
-        }
-        increment(&counters.published);
-        if delivered == 0 {
-            increment(&counters.unheard);
-        }
-        Ok(delivered)
-    }
-}
-
-impl Ports {
-    /// Lets go of connections to subscribers that are gone, and brings those that are new their history.
-    #[inline]
-    pub(super) fn look_at_connections(&mut self) {
-        if self.unopened.are_any() {
-            self.unopened.try_again();
-        }
-        let _ = self.publisher.update_connections();
-        if self.links.update(&mut self.slots) {
-            self.board.ring(&self.ringer);
-        }
-    }
-
-    /// A free slot, after those that came back were taken back.
-    #[inline]
-    fn take_slot(&mut self) -> Option<usize> {
-        self.links.reclaim(&mut self.slots);
-        self.has_reclaimed = true;
-        self.slots.take().or_else(|| {
-            // What dead subscribers held comes back with their connections, which else only a message lets go.
-            self.look_at_connections();
-            self.slots.take()
-        })
-    }
-
-    #[inline]
-    fn deliver(&mut self, slot: usize, when_full: WhenFull) -> Tally {
-        self.look_at_connections();
-        if !std::mem::take(&mut self.has_reclaimed) {
-            self.links.reclaim(&mut self.slots);
-        }
-        let tally = self.links.send(slot, when_full, &mut self.slots);
-        self.board.ring(&self.ringer);
-        self.slots.remember(slot);
-        self.slots.give_back(slot);
-        tally
     }
 }
 
@@ -462,15 +308,6 @@ impl Drop for Sender {
     }
 }
 
-/// Under the lock of the ports: nobody else adds meanwhile.
-fn add(counter: &AtomicU64, number: u64) {
-    counter.store(counter.load(Ordering::Relaxed) + number, Ordering::Relaxed);
-}
-
-fn increment(counter: &AtomicU64) {
-    add(counter, 1);
-}
-
 /// In a turn. Makes the file system promise the whole pool, or gives an error.
 fn reserve_all(file: &Path, node: &Node) -> Result<(), TopicError> {
     let found = std::fs::metadata(file);
@@ -482,12 +319,13 @@ fn reserve_all(file: &Path, node: &Node) -> Result<(), TopicError> {
     Ok(reserve(file).map_err(prepare)?)
 }
 
+/// With the connections to subscribers that are there already.
 fn create_publisher(
     topic: &OpenTopic,
     slots: usize,
     blocks: usize,
     unopened: &Unopened,
-) -> Result<Publisher<SessionService, [Block64], Header>, TopicError> {
+) -> Result<(IoxPublisher, Vec<Arc<Link>>), TopicError> {
     let created = shield(|| {
         topic.services.get().map(|services| {
             services
@@ -500,12 +338,15 @@ fn create_publisher(
                 .set_degradation_handler(unopened.note())
                 .create()
         })
-    })
-    .map_err(|panicked| topic.failed(panicked.0))??;
-    created.map_err(|error| match error {
-        PublisherCreateError::ExceedsMaxSupportedPublishers => {
-            TopicError::TooManyPublishers { topic: topic.name().to_owned(), limit: topic.settings().max_publishers }
-        }
-        error => topic.failed(format!("publisher: {error:?}")),
-    })
+    });
+    // Before another port of this thread takes them for its own, and whatever came of it.
+    let links = take_made().links;
+    match created.map_err(|panicked| topic.failed(panicked.0))?? {
+        Ok(publisher) => Ok((publisher, links)),
+        Err(PublisherCreateError::ExceedsMaxSupportedPublishers) => Err(TopicError::TooManyPublishers {
+            topic: topic.name().to_owned(),
+            limit: topic.settings().max_publishers,
+        }),
+        Err(error) => Err(topic.failed(format!("publisher: {error:?}"))),
+    }
 }

@@ -69,6 +69,9 @@ impl Service for SessionService {
 
 impl ServiceInternal<SessionService> for SessionService {}
 
+/// iceoryx2's end of a publisher.
+pub(super) type IoxPublisher = iceoryx2::port::publisher::Publisher<SessionService, [Block64], Header>;
+
 /// Element of every payload. As a type of 64 bytes it aligns the payload without the padding that an alignment set on
 /// bytes brings: that would make each byte take 64.
 #[derive(Clone, Copy, Debug, bytemuck::Zeroable, bytemuck::Pod)]

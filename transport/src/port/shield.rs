@@ -1,12 +1,16 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::made::forget_made;
+
 /// iceoryx2 gave up with a panic; what it worked on must not be used again.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Panicked(pub(crate) String);
 
-/// Runs a call into iceoryx2 that panics instead of failing when files of a session are damaged.
+/// Runs a call into iceoryx2 that panics instead of failing when files of a session are damaged. Connections that it had just
+/// made go to nobody then.
 pub(crate) fn shield<T>(call: impl FnOnce() -> T) -> Result<T, Panicked> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
+        forget_made();
         let text = payload
             .downcast_ref::<String>()
             .cloned()

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
 use super::pool::Place;
-use super::sender::{SendFailure, Sender};
+use super::sender::Sender;
+use super::sending::SendFailure;
 use crate::os::{Forked, populate_write};
 use crate::pool::PoolError;
 use crate::port::Node;
@@ -77,11 +78,9 @@ impl Slot {
     /// Once: whatever comes of it, the slot is not ours any more.
     #[inline]
     pub(crate) fn send(&mut self, preamble: Preamble, layout: Box<EncodedLayout>) -> Result<usize, SendFailure> {
-        let mut sending = self.sender.lock()?;
+        let sending = self.sender.lock()?;
         let Some(number) = self.number.take() else { return Err(SendFailure::Forked) };
-        let sent = sending.send(number, preamble);
-        sending.keep_layout(layout);
-        sent
+        sending.send(number, preamble, layout)
     }
 }
 

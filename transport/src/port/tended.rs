@@ -7,7 +7,7 @@ type Look = Box<dyn Fn() + Send>;
 /// The ports of one member, to be looked after while nobody uses them: publishers give late joiners their history,
 /// subscribers open their side of new connections.
 ///
-/// A look never waits for a port that is in use: a publisher may be blocked in `publish`. And it never owns one: what is
+/// A look never waits for a port that is in use: whoever uses it looks after it. And it never owns one: what is
 /// in the list has a share of iceoryx2's port only, and is taken off before the `Sender` or `Receiver` goes. So no port,
 /// and no bus, is ever taken down by the thread that looks after it.
 #[derive(Default)]

@@ -4,12 +4,14 @@ use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use iceoryx2::prelude::CallbackProgression;
-use iceoryx2::service::attribute::{AttributeKey, AttributeSet, AttributeSpecifier, AttributeValue};
+use iceoryx2::service::attribute::AttributeSpecifier;
 use iceoryx2::service::builder::publish_subscribe::PublishSubscribeOpenError;
 use iceoryx2::service::port_factory::{PortFactory as _, publish_subscribe};
 use iceoryx2::service::static_config::messaging_pattern::MessagingPattern;
 
+use super::attributes;
 use super::ghosts::remove_ghosts;
+use super::meter::{Meter, Sent, sent};
 use super::node::{Node, clean, services};
 use super::service::{Block64, Header, SessionService};
 use super::shield::shield;
@@ -38,7 +40,8 @@ pub enum Overflow {
     DropOldest,
     /// The subscriber does not get the new message; the publisher never waits.
     DropNewest,
-    /// The publisher waits up to this long for room, then fails with `Undelivered`.
+    /// The publisher waits up to this long for room, then fails with `Undelivered`. Subscribers that have room get the message
+    /// at once; other threads use the publisher meanwhile.
     Block(Duration),
     /// The publisher fails with `Undelivered` at once.
     Error,
@@ -208,9 +211,17 @@ pub(super) struct Services {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct TopicFacts {
     pub(crate) settings: TopicSettings,
-    /// Slots and bytes of a slot, for each publisher.
-    pub(crate) pools: Vec<(usize, usize)>,
+    pub(crate) publishers: Vec<PublisherFacts>,
     pub(crate) subscribers: usize,
+}
+
+/// A publisher that has slots.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct PublisherFacts {
+    pub(crate) id: u128,
+    pub(crate) slots: usize,
+    pub(crate) slot_bytes: usize,
+    pub(crate) sent: Sent,
 }
 
 impl Wishes {
@@ -296,7 +307,7 @@ impl OpenTopic {
         let settings = read_settings(name, &pub_sub)?;
         wishes.verify(name, &settings)?;
         let service = service_name(name)?;
-        let board = Board::open(node.directory(), service.as_str(), settings.max_subscribers, is_new)
+        let board = open_board(node, service.as_str(), &settings, is_new)
             .map_err(|error| failed(name, format!("the board of its bells: {error}")))?;
         let services = Part::new(Services { pub_sub, board: Arc::new(board) }, node.directory());
         let topic = Arc::new(Self { services, name: name.to_owned(), settings });
@@ -316,6 +327,17 @@ impl OpenTopic {
     pub(super) fn failed(&self, reason: impl fmt::Display) -> TopicError {
         failed(&self.name, reason)
     }
+
+    /// In a turn. The meter of a publisher of this topic.
+    pub(super) fn meter(&self, publisher: u128) -> Result<Option<Meter>, Forked> {
+        let services = self.services.get()?;
+        let mut living = Vec::new();
+        services.pub_sub.dynamic_config().list_publishers(|publisher| {
+            living.push(publisher.publisher_id.value());
+            CallbackProgression::Continue
+        });
+        Ok(Meter::new(&services.board, publisher, &living))
+    }
 }
 
 impl TopicFacts {
@@ -330,13 +352,20 @@ impl TopicFacts {
         let Ok(pub_sub) = opened else { return Ok(None) };
         remove_ghosts(node.directory(), node.get()?.config(), &pub_sub);
         let Ok(settings) = read_settings(name, &pub_sub) else { return Ok(None) };
-        let mut pools = Vec::new();
+        let board = open_board(node, service.as_str(), &settings, false);
+        let mut publishers = Vec::new();
         pub_sub.dynamic_config().list_publishers(|publisher| {
-            pools.push((publisher.number_of_samples, publisher.max_slice_len.saturating_mul(size_of::<Block64>())));
+            let id = publisher.publisher_id.value();
+            publishers.push(PublisherFacts {
+                id,
+                slots: publisher.number_of_samples,
+                slot_bytes: publisher.max_slice_len.saturating_mul(size_of::<Block64>()),
+                sent: board.as_ref().map_or_else(|_| Sent::default(), |board| sent(board, id)),
+            });
             CallbackProgression::Continue
         });
         let subscribers = pub_sub.dynamic_config().number_of_subscribers();
-        Ok(Some(Self { settings, pools, subscribers }))
+        Ok(Some(Self { settings, publishers, subscribers }))
     }
 
     /// Names of the topics that exist in the session.
@@ -349,6 +378,10 @@ impl TopicFacts {
         names.sort();
         Ok(names)
     }
+}
+
+fn open_board(node: &Node, service: &str, settings: &TopicSettings, is_new: bool) -> std::io::Result<Board> {
+    Board::open(node.directory(), service, settings.max_subscribers, settings.max_publishers, is_new)
 }
 
 /// In a turn: nobody else makes or removes the service meanwhile. Says also whether it is new.
@@ -384,7 +417,7 @@ fn open_or_create_pub_sub(node: &Node, name: &str, settings: &TopicSettings) -> 
 }
 
 fn read_settings(name: &str, pub_sub: &PubSub) -> Result<TopicSettings, TopicError> {
-    let attribute = |key| attribute(pub_sub.attributes(), key).unwrap_or_default();
+    let attribute = |key| attributes::read(pub_sub.attributes(), key).unwrap_or_default();
     let theirs = attribute(WIRE_KEY);
     if theirs != WIRE_VERSION.to_string() {
         return Err(TopicError::WireVersion { topic: name.to_owned(), theirs, ours: WIRE_VERSION });
@@ -404,18 +437,7 @@ fn read_settings(name: &str, pub_sub: &PubSub) -> Result<TopicSettings, TopicErr
 }
 
 fn attributes(settings: &TopicSettings) -> AttributeSpecifier {
-    let pairs = [(WIRE_KEY, WIRE_VERSION.to_string()), (OVERFLOW_KEY, settings.overflow.to_string())];
-    pairs.into_iter().fold(AttributeSpecifier::new(), |specifier, (key, value)| {
-        match (AttributeKey::try_from(key), AttributeValue::try_from(value.as_str())) {
-            (Ok(key), Ok(value)) => specifier.clone().define(&key, &value).unwrap_or(specifier),
-            _ => specifier,
-        }
-    })
-}
-
-fn attribute(attributes: &AttributeSet, key: &str) -> Option<String> {
-    let key = AttributeKey::try_from(key).ok()?;
-    attributes.key_value(&key, 0).map(ToString::to_string)
+    attributes::specify([(WIRE_KEY, WIRE_VERSION.to_string()), (OVERFLOW_KEY, settings.overflow.to_string())])
 }
 
 /// Most characters of a topic's name, and of a control service's.

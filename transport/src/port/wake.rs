@@ -9,7 +9,8 @@
 //!
 //! ```text
 //! board    wake/SERVICE.bells, "/" in the name written ":"; places of 64 bytes, as many as the service can have receivers, one more
-//!          in front, whose `taken` counts the places up to the last that was ever taken
+//!          in front, whose `taken` counts the places up to the last that was ever taken; behind them the meters of publishers
+//!          (`meter.rs`)
 //! place    0  bell     u32
 //!          4  taken    u32   1 while a receiver has it
 //!          8  socket   u64   its socket is wake/SOCKET.ear, in hexadecimal
@@ -34,6 +35,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketAddrUnix, bind, connect, recv, sendto};
 
+use super::meter::MeterPlace;
 use super::service;
 use crate::os::{Mapping, reserve};
 use crate::ring::Bell;
@@ -53,11 +55,15 @@ struct Place {
     socket: AtomicU64,
 }
 
-/// The bells of a service.
+const _: () = assert!(size_of::<Place>() == 64 && size_of::<MeterPlace>() == 64);
+
+/// The bells of a service, and the meters of its publishers.
 #[derive(Debug)]
 pub(super) struct Board {
     mapping: Mapping,
     places: usize,
+    /// Meters behind the places.
+    meters: usize,
     folder: PathBuf,
     /// As iceoryx2 calls it.
     service: String,
@@ -87,10 +93,16 @@ pub(super) struct Ringer {
 
 impl Board {
     /// In a turn. Opens a service's board, and makes it if `is_new`: then what lies there is of an earlier service of that name.
-    pub(super) fn open(directory: &Path, service: &str, places: usize, is_new: bool) -> io::Result<Self> {
+    pub(super) fn open(
+        directory: &Path,
+        service: &str,
+        places: usize,
+        meters: usize,
+        is_new: bool,
+    ) -> io::Result<Self> {
         let folder = directory.join(FOLDER);
         let path = board_path(directory, service);
-        let len = (places + 1) * size_of::<Place>();
+        let len = (places + 1) * size_of::<Place>() + meters * size_of::<MeterPlace>();
         if is_new {
             std::fs::create_dir_all(&folder)?;
             remove_if_there(&path)?;
@@ -99,7 +111,23 @@ impl Board {
             reserve(&path)?;
         }
         let file = File::options().read(true).write(true).open(&path)?;
-        Ok(Self { mapping: Mapping::new(&file, len)?, places, folder, service: service.to_owned() })
+        Ok(Self { mapping: Mapping::new(&file, len)?, places, meters, folder, service: service.to_owned() })
+    }
+
+    /// Number of meters.
+    pub(super) fn meters(&self) -> usize {
+        self.meters
+    }
+
+    /// The meter of this index.
+    #[inline]
+    pub(super) fn meter(&self, index: usize) -> &MeterPlace {
+        debug_assert!(index < self.meters);
+        // SAFETY: `open` mapped `meters` of them behind `places + 1` places of the same size, and `index` is less than `meters`.
+        let place = unsafe { self.mapping.start().cast::<MeterPlace>().add(self.places + 1 + index) };
+        // SAFETY: in the mapping, which lives as long as `self`; aligned, as pages are and the places before it; consists of
+        // atomics only, of which every bit pattern is a value, and which other processes change by atomic operations.
+        unsafe { place.as_ref() }
     }
 
     /// In a turn, once nobody has the service any more.

@@ -71,6 +71,16 @@ pub enum ControlDecodeError {
         /// What it states.
         len: u32,
     },
+    /// It is larger than the messages of its service.
+    #[error("it states {len} bytes in {blocks} blocks of 64, the messages of its service have room for {max}")]
+    Room {
+        /// Bytes that it states.
+        len: u32,
+        /// Blocks that its sender says it has.
+        blocks: u64,
+        /// Bytes that a message of the service has room for.
+        max: usize,
+    },
     /// A field that must be 0 is not.
     #[error("its reserved field is {reserved:#x}, not 0")]
     Reserved {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use iceoryx2::pending_response::PendingResponse;
 use iceoryx2::port::client::{Client, RequestSendError};
 use iceoryx2::port::{BackpressureAction, SendError};
+use iceoryx2::prelude::{AllocationStrategy, PayloadHeader};
 use iceoryx2::service::port_factory::client::ClientCreateError;
 
 use super::super::alone::Alone;
@@ -17,9 +18,10 @@ use super::super::turn::{Part, Turn};
 use super::super::wake::{self, Ear};
 use super::error::{CallError, ServiceError};
 use super::service::{
-    Body, CLIENTS, Envelope, LONGEST_SLEEP, Member, OpenService, REQUESTS, SERVER, admit_messages, ask, copy_out,
-    failed, reserve_messages,
+    Body, Envelope, LONGEST_SLEEP, Member, OpenService, admit_messages, ask, blocks_of, copy_out, failed,
+    reserve_messages, write,
 };
+use super::settings::{ServiceSettings, ServiceWishes};
 use crate::os::Deadline;
 use crate::wire::{ControlHeader, ControlKind};
 
@@ -49,16 +51,27 @@ struct Ports {
 
 impl ClientPort {
     /// `home` is what `node` lives in: it is dropped after this.
-    pub(crate) fn create(node: &Node, name: &str, home: Arc<dyn Any + Send + Sync>) -> Result<Self, ServiceError> {
-        admit_messages(node, name, REQUESTS)?;
+    pub(crate) fn create(
+        node: &Node,
+        name: &str,
+        wishes: &ServiceWishes,
+        home: Arc<dyn Any + Send + Sync>,
+    ) -> Result<Self, ServiceError> {
+        admit_messages(node, name, ServiceSettings::REQUESTS, wishes.or_default()?.max_request_bytes)?;
         let _turn = Turn::take(node.directory()).map_err(|error| failed(name, error))?;
-        let service = OpenService::open_or_create(node, name)?;
-        let too_many = || ServiceError::TooManyClients { service: name.to_owned() };
+        let service = OpenService::open_or_create(node, name, wishes)?;
+        let settings = *service.settings();
+        let too_many = || ServiceError::TooManyClients { service: name.to_owned(), limit: settings.max_clients };
         // The ear comes first: whoever replies to the client can already wake it.
-        let ear = service.listen(CLIENTS)?.ok_or_else(too_many)?;
+        let ear = service.listen(settings.clients())?.ok_or_else(too_many)?;
         let client = service
             .with("client", |calls| {
-                calls.client_builder().set_backpressure_handler(|_| BackpressureAction::DiscardDataAndFail).create()
+                calls
+                    .client_builder()
+                    .initial_max_slice_len(blocks_of(settings.max_request_bytes))
+                    .allocation_strategy(AllocationStrategy::Static)
+                    .set_backpressure_handler(|_| BackpressureAction::DiscardDataAndFail)
+                    .create()
             })?
             .map_err(|error| match error {
                 ClientCreateError::ExceedsMaxSupportedClients => too_many(),
@@ -70,7 +83,7 @@ impl ClientPort {
         let ports = unsafe { Alone::new(Ports { client, ear }) };
         let ports = Part::new(ports, node.directory());
         let port = Self { ports, service, next_number: 0, broken: Cell::new(false), _home: home };
-        reserve_messages(node, id, REQUESTS)?;
+        reserve_messages(node, id, ServiceSettings::REQUESTS, settings.max_request_bytes)?;
         port.begin_at(id)?;
         Ok(port)
     }
@@ -83,7 +96,7 @@ impl ClientPort {
         let ports = self.ports.get()?;
         // iceoryx2 counts the ports of a process in the topmost 32 bits of their ids.
         let first = u64::from(std::process::id()) * BETWEEN_PROCESSES + (id >> 96) as u64;
-        let burnt = ask(|| (0..first % BEGINNINGS).try_for_each(|_| ports.client.loan_uninit().map(drop)));
+        let burnt = ask(|| (0..first % BEGINNINGS).try_for_each(|_| ports.client.loan_slice_uninit(1).map(drop)));
         match burnt {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(failed(self.name(), format!("{error:?}"))),
@@ -100,8 +113,10 @@ impl ClientPort {
         let service = self.name().to_owned();
         let deadline = Deadline::after(timeout);
         let number = self.next_number;
+        let max = self.service.settings().max_request_bytes;
         let header = ControlHeader::new(ControlKind::Request, bytes.len(), number)
-            .ok_or_else(|| CallError::TooLarge { service: service.clone(), len: bytes.len() })?;
+            .filter(|_| bytes.len() <= max)
+            .ok_or_else(|| CallError::TooLarge { service: service.clone(), len: bytes.len(), max })?;
         if self.broken.get() {
             return Err(self.damaged("the port broke at an earlier call"));
         }
@@ -112,11 +127,11 @@ impl ClientPort {
         }
         self.next_number += 1;
         let sent = ask(|| {
-            let mut request = ports.client.loan_uninit()?;
+            let mut request = ports.client.loan_slice_uninit(blocks_of(max))?;
             request.user_header_mut().0 = header;
-            Body::write(request.payload_mut(), bytes);
+            write(request.payload_mut(), bytes);
             // SAFETY: a body is mapped file memory, which the kernel hands out zeroed: its bytes are initialised, and every
-            // bit pattern is a `Body`.
+            // bit pattern is a `Block64`.
             unsafe { request.assume_init() }.send()
         });
         let pending = match sent {
@@ -128,7 +143,7 @@ impl ClientPort {
             Err(panicked) => return Err(self.give_up(panicked)),
         };
         if pending.number_of_server_connections() > 0 {
-            self.service.ring(SERVER);
+            self.service.ring(ServiceSettings::SERVER);
         }
         let reply = self.wait_for_reply(&ports.ear, &pending, number, server, deadline, timeout);
         ports.ear.get_up();
@@ -185,11 +200,13 @@ impl ClientPort {
     }
 
     fn take_reply(&self, pending: &Pending, number: u64) -> Result<Option<Vec<u8>>, CallError> {
+        let max = self.service.settings().max_reply_bytes;
         let received = ask(|| {
             let response = pending.receive()?;
-            Ok::<_, iceoryx2::port::ReceiveError>(
-                response.map(|reply| copy_out(reply.user_header(), reply.payload(), |h| h.check_reply(number))),
-            )
+            Ok::<_, iceoryx2::port::ReceiveError>(response.map(|reply| {
+                let blocks = reply.header().number_of_elements();
+                copy_out(reply.user_header(), blocks, || reply.payload(), max, |header| header.check_reply(number))
+            }))
         });
         match received {
             Ok(Ok(Some(Ok((bytes, _))))) => Ok(Some(bytes)),

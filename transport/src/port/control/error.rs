@@ -1,9 +1,8 @@
 use std::time::Duration;
 
-use super::service::MAX_CONTROL_CLIENTS;
 use crate::os::Forked;
 use crate::pool::PoolError;
-use crate::wire::{CONTROL_VERSION, ControlDecodeError, MAX_CONTROL_BYTES};
+use crate::wire::{CONTROL_VERSION, ControlDecodeError};
 
 /// Why a control service cannot be opened, or a server or client not be made.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +17,32 @@ pub enum ServiceError {
         name: String,
         /// Most characters a name has.
         max: usize,
+    },
+    /// A setting outside what is possible.
+    #[error("{setting} of {value} is outside {min} to {max}")]
+    Setting {
+        /// The setting.
+        setting: &'static str,
+        /// What was asked for.
+        value: usize,
+        /// The least it can be.
+        min: usize,
+        /// The most it can be.
+        max: usize,
+    },
+    /// Somebody opened the service with another setting before.
+    #[error(
+        "service {service:?} exists with {setting} {existing}, this program asks for {requested}; use the same setting in all programs, or leave it open in this one"
+    )]
+    Mismatch {
+        /// The service.
+        service: String,
+        /// The setting that differs.
+        setting: &'static str,
+        /// What the service has.
+        existing: usize,
+        /// What was asked for.
+        requested: usize,
     },
     /// Somebody uses the service with another version of the control messages.
     #[error(
@@ -36,12 +61,12 @@ pub enum ServiceError {
         service: String,
     },
     /// All places for clients are taken.
-    #[error(
-        "service {service:?} has all {MAX_CONTROL_CLIENTS} clients it can have; share a client in a process, or drop some"
-    )]
+    #[error("service {service:?} has all {limit} clients it can have; share a client in a process, or drop some")]
     TooManyClients {
         /// The service.
         service: String,
+        /// Clients at most.
+        limit: usize,
     },
     /// There is no memory for the messages, or for the service's small files.
     #[error(transparent)]
@@ -85,13 +110,15 @@ pub enum CallError {
     },
     /// The request is too large.
     #[error(
-        "a request of {len} bytes is too large for service {service:?}, at most {MAX_CONTROL_BYTES} fit; publish large data on a topic"
+        "a request of {len} bytes is too large for service {service:?}, at most {max} fit; publish large data on a topic"
     )]
     TooLarge {
         /// The service.
         service: String,
         /// Bytes of the request.
         len: usize,
+        /// Bytes that the service has room for.
+        max: usize,
     },
     /// The server has not taken an earlier request of this client yet, which the client gave up.
     #[error("service {service:?} has not taken this client's earlier request yet; call again later")]
@@ -165,13 +192,15 @@ pub enum ReplyError {
     },
     /// The reply is too large. The client is told that there is none.
     #[error(
-        "a reply of {len} bytes is too large for service {service:?}, at most {MAX_CONTROL_BYTES} fit; publish large data on a topic"
+        "a reply of {len} bytes is too large for service {service:?}, at most {max} fit; publish large data on a topic"
     )]
     TooLarge {
         /// The service.
         service: String,
         /// Bytes of the reply.
         len: usize,
+        /// Bytes that the service has room for.
+        max: usize,
     },
     /// Clients have not taken their replies, and no memory is left for this one. The client is told that there is none.
     #[error("service {service:?} has no room for the reply: clients have not taken earlier ones")]

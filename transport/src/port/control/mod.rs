@@ -7,9 +7,11 @@ mod client;
 mod error;
 mod server;
 mod service;
+mod settings;
 
 pub(crate) use client::ClientPort;
 pub use error::{CallError, ReplyError, RequestError, ServiceError};
 pub(crate) use server::{Asked, ServerPort};
-pub use service::MAX_CONTROL_CLIENTS;
 pub(super) use service::ports_of;
+pub use settings::MAX_CONTROL_CLIENTS;
+pub(crate) use settings::ServiceWishes;

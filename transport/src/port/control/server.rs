@@ -7,6 +7,7 @@ use std::time::Duration;
 use iceoryx2::active_request::ActiveRequest;
 use iceoryx2::port::server::Server;
 use iceoryx2::port::{LoanError, ReceiveError};
+use iceoryx2::prelude::{AllocationStrategy, PayloadHeader};
 use iceoryx2::service::port_factory::server::ServerCreateError;
 
 use super::super::alone::Alone;
@@ -16,11 +17,12 @@ use super::super::turn::{Part, Turn};
 use super::super::wake::{self, Ear};
 use super::error::{ReplyError, RequestError, ServiceError};
 use super::service::{
-    Body, CLIENTS, Envelope, LONGEST_SLEEP, OpenService, REPLIES, SERVER, admit_messages, ask, copy_out, failed,
-    reserve_messages,
+    Body, Envelope, LONGEST_SLEEP, OpenService, admit_messages, ask, blocks_of, copy_out, failed, reserve_messages,
+    write,
 };
+use super::settings::{ServiceSettings, ServiceWishes};
 use crate::os::Forked;
-use crate::wire::{ControlHeader, ControlKind, MAX_CONTROL_BYTES};
+use crate::wire::{ControlHeader, ControlKind};
 
 type Active = ActiveRequest<SessionService, Body, Envelope, Body, Envelope>;
 
@@ -65,15 +67,29 @@ pub(crate) struct Asked {
 
 impl ServerPort {
     /// `home` is what `node` lives in: it is dropped after this.
-    pub(crate) fn create(node: &Node, name: &str, home: Arc<dyn Any + Send + Sync>) -> Result<Arc<Self>, ServiceError> {
-        admit_messages(node, name, REPLIES)?;
+    pub(crate) fn create(
+        node: &Node,
+        name: &str,
+        wishes: &ServiceWishes,
+        home: Arc<dyn Any + Send + Sync>,
+    ) -> Result<Arc<Self>, ServiceError> {
+        let asked = wishes.or_default()?;
+        admit_messages(node, name, asked.replies(), asked.max_reply_bytes)?;
         let _turn = Turn::take(node.directory()).map_err(|error| failed(name, error))?;
-        let service = OpenService::open_or_create(node, name)?;
+        let service = OpenService::open_or_create(node, name, wishes)?;
+        let settings = *service.settings();
         // The ear comes first: whoever sends to the server can already wake it.
         let has_server = || ServiceError::HasServer { service: name.to_owned() };
-        let ear = service.listen(SERVER)?.ok_or_else(has_server)?;
+        let ear = service.listen(ServiceSettings::SERVER)?.ok_or_else(has_server)?;
         let server = service
-            .with("server", |calls| calls.server_builder().override_response_preallocation(|_| REPLIES).create())?
+            .with("server", |calls| {
+                calls
+                    .server_builder()
+                    .initial_max_slice_len(blocks_of(settings.max_reply_bytes))
+                    .allocation_strategy(AllocationStrategy::Static)
+                    .override_response_preallocation(move |_| settings.replies())
+                    .create()
+            })?
             .map_err(|error| match error {
                 ServerCreateError::ExceedsMaxSupportedServers => has_server(),
                 error => failed(name, format!("server: {error:?}")),
@@ -89,7 +105,7 @@ impl ServerPort {
             broken: AtomicBool::new(false),
             _home: home,
         });
-        reserve_messages(node, id, REPLIES)?;
+        reserve_messages(node, id, settings.replies(), settings.max_reply_bytes)?;
         Ok(port)
     }
 
@@ -123,7 +139,9 @@ impl ServerPort {
                     return Err(self.damaged(panicked.0));
                 }
             };
-            match copy_out(active.user_header(), active.payload(), |header| header.check(ControlKind::Request)) {
+            let (blocks, max) = (active.header().number_of_elements(), self.service.settings().max_request_bytes);
+            let check = |header: &ControlHeader| header.check(ControlKind::Request);
+            match copy_out(active.user_header(), blocks, || active.payload(), max, check) {
                 Ok((bytes, number)) => {
                     // SAFETY: it is used and dropped in `Asked` only, under the lock of this port.
                     let active = Some(unsafe { Alone::new(active) });
@@ -155,7 +173,7 @@ impl ServerPort {
         if ask(|| drop(active)).is_err() {
             self.broken.store(true, Ordering::Relaxed);
         }
-        self.service.ring(CLIENTS);
+        self.service.ring(self.service.settings().clients());
     }
 
     fn damaged(&self, reason: impl Into<String>) -> RequestError {
@@ -198,9 +216,10 @@ impl Asked {
     pub(crate) fn reply(self, bytes: &[u8]) -> Result<(), ReplyError> {
         let port = &self.port;
         let service = || port.name().to_owned();
+        let max = port.service.settings().max_reply_bytes;
         let header = ControlHeader::new(ControlKind::Reply, bytes.len(), self.number)
-            .ok_or_else(|| ReplyError::TooLarge { service: service(), len: bytes.len() })?;
-        debug_assert!(bytes.len() <= MAX_CONTROL_BYTES);
+            .filter(|_| bytes.len() <= max)
+            .ok_or_else(|| ReplyError::TooLarge { service: service(), len: bytes.len(), max })?;
         let _alone = port.lock()?;
         let broken = |reason: String| ReplyError::Broken { service: service(), reason };
         if port.broken.load(Ordering::Relaxed) {
@@ -218,11 +237,11 @@ impl Asked {
             return Err(gone());
         }
         let sent = ask(|| {
-            let mut response = active.loan_uninit()?;
+            let mut response = active.loan_slice_uninit(blocks_of(max))?;
             response.user_header_mut().0 = header;
-            Body::write(response.payload_mut(), bytes);
+            write(response.payload_mut(), bytes);
             // SAFETY: a body is mapped file memory, which the kernel hands out zeroed: its bytes are initialised, and every
-            // bit pattern is a `Body`.
+            // bit pattern is a `Block64`.
             unsafe { response.assume_init() }.send().map_err(Refusal::Send)
         });
         match sent {
