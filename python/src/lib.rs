@@ -1,6 +1,6 @@
 //! The Python package `tensorbus`: the same bus, no copies.
 //!
-//! `bus`, `publisher` and `subscriber` are the ports; `loan`, `message_mut` and `tensor_mut` are what is written, `message` and
+//! `bus`, `publisher` and `subscriber` are the ports, `service`, `server` and `client` those of control services; `loan`, `message_mut` and `tensor_mut` are what is written, `message` and
 //! `tensor` what is read.
 //! How tensors leave for other libraries is in `buffer` (buffer protocol), `capsule` (DLPack) and `frameworks`; how they
 //! come in is in `source`.
@@ -8,7 +8,9 @@
 mod buffer;
 mod bus;
 mod capsule;
+mod client;
 mod command;
+mod deaths;
 mod dtype;
 mod error;
 mod frameworks;
@@ -20,6 +22,8 @@ mod metadata;
 mod options;
 mod outside;
 mod publisher;
+mod server;
+mod service;
 mod source;
 mod subscriber;
 mod tensor;
@@ -36,7 +40,11 @@ mod _core {
     #[pymodule_export]
     use crate::bus::{Bus, TopicInfo};
     #[pymodule_export]
+    use crate::client::Client;
+    #[pymodule_export]
     use crate::command::command;
+    #[pymodule_export]
+    use crate::deaths::Deaths;
     #[pymodule_export]
     use crate::dtype::Dtype;
     #[pymodule_export]
@@ -45,6 +53,10 @@ mod _core {
     use crate::message_mut::MessageMut;
     #[pymodule_export]
     use crate::publisher::{Publisher, PublisherStats};
+    #[pymodule_export]
+    use crate::server::{Request, Server};
+    #[pymodule_export]
+    use crate::service::Service;
     #[pymodule_export]
     use crate::subscriber::{Subscriber, SubscriberStats};
     #[pymodule_export]
