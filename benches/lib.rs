@@ -6,6 +6,7 @@
 //! | `cargo bench -p tensorbus-benches --bench throughput` | all bytes written and read, beside a plain shared mapping |
 //! | `cargo bench -p tensorbus-benches --bench calls` | nanoseconds of single calls in one process |
 //! | `cargo bench -p tensorbus-benches --bench instructions` | instruction counts, with limits that fail |
+//! | `benches/python/run` | Python beside Rust, the iceoryx2 wheel, and shared memory with a pipe |
 
 pub mod floor;
 pub mod messages;
