@@ -7,6 +7,7 @@
 //! | `cargo bench -p tensorbus-benches --bench ring` | a request and its answer, beside iceoryx2's request-response and the machine's floor |
 //! | `cargo bench -p tensorbus-benches --bench calls` | nanoseconds of single calls in one process |
 //! | `cargo bench -p tensorbus-benches --bench instructions` | instruction counts, with limits that fail |
+//! | `benches/python/run` | Python beside Rust, the iceoryx2 wheel, and shared memory with a pipe |
 
 pub mod floor;
 pub mod messages;

@@ -5,10 +5,12 @@ use pyo3::prelude::*;
 use pyo3::types::PyType;
 use tensorbus::Backend;
 
+use crate::deaths::Deaths;
 use crate::error;
 use crate::options::Shared;
 use crate::outside::Closable;
 use crate::publisher::Publisher;
+use crate::service::Service;
 use crate::subscriber::Subscriber;
 use crate::wait::duration;
 
@@ -226,6 +228,22 @@ impl Bus {
             name: topic.name,
         };
         Ok(topics.into_iter().map(info).collect())
+    }
+
+    /// A control service: small requests to the one server of this name, and replies.
+    fn service(&self, py: Python<'_>, name: &str) -> PyResult<Service> {
+        Ok(Service::new(self.inner.get(py)?.service(name), name))
+    }
+
+    /// Follow the deaths of members of the session from now on.
+    fn deaths(&self, py: Python<'_>) -> PyResult<Deaths> {
+        let bus = self.inner.get(py)?;
+        py.detach(|| bus.deaths()).map(Deaths::new).map_err(|failure| error::session(py, &failure))
+    }
+
+    /// As ``deaths``, for asyncio.
+    fn async_deaths<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        py.import("tensorbus._asyncio")?.getattr("AsyncDeaths")?.call1((self.deaths(py)?,))
     }
 
     /// Process ids of the session's living members, this one included, and of dead ones not yet cleaned up.

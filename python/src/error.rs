@@ -4,8 +4,8 @@ use pyo3::exceptions::{PyBufferError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use tensorbus::{
-    ContiguousError, DrainError, LayoutError, LoanError, PoolError, PublishError, ReceiveError, SessionError,
-    TopicError, ViewError, WaitError, dlpack::DlpackError,
+    CallError, ContiguousError, DrainError, LayoutError, LoanError, PoolError, PublishError, ReceiveError, ReplyError,
+    RequestError, ServiceError, SessionError, TopicError, ViewError, WaitError, dlpack::DlpackError,
 };
 
 /// An error of the class of this name.
@@ -129,6 +129,52 @@ pub(crate) fn drain(py: Python<'_>, error: &DrainError) -> PyErr {
     let class = match error {
         DrainError::Unopened { .. } => "Timeout",
         DrainError::Forked => "Forked",
+        _ => "Error",
+    };
+    named(py, class, error.to_string())
+}
+
+pub(crate) fn service(py: Python<'_>, error: &ServiceError) -> PyErr {
+    let class = match error {
+        ServiceError::Name { .. } => "InvalidArgument",
+        ServiceError::HasServer { .. } => "HasServer",
+        ServiceError::Memory(error) => return pool(py, error),
+        ServiceError::Version { .. } => "Mismatch",
+        ServiceError::Forked => "Forked",
+        _ => "Error",
+    };
+    named(py, class, error.to_string())
+}
+
+pub(crate) fn request(py: Python<'_>, error: &RequestError) -> PyErr {
+    let class = match error {
+        RequestError::Timeout { .. } => "Timeout",
+        RequestError::Forked => "Forked",
+        _ => "Error",
+    };
+    named(py, class, error.to_string())
+}
+
+pub(crate) fn call(py: Python<'_>, error: &CallError) -> PyErr {
+    let class = match error {
+        CallError::NoServer { .. } => "NoServer",
+        CallError::ServerGone { .. } => "ServerGone",
+        CallError::NoReply { .. } => "NoReply",
+        CallError::TooLarge { .. } => "TooLarge",
+        CallError::QueueFull { .. } => "QueueFull",
+        CallError::Timeout { .. } => "Timeout",
+        CallError::Abandoned { .. } => "Abandoned",
+        CallError::Forked => "Forked",
+        _ => "Error",
+    };
+    named(py, class, error.to_string())
+}
+
+pub(crate) fn reply(py: Python<'_>, error: &ReplyError) -> PyErr {
+    let class = match error {
+        ReplyError::ClientGone { .. } => "ClientGone",
+        ReplyError::TooLarge { .. } => "TooLarge",
+        ReplyError::Forked => "Forked",
         _ => "Error",
     };
     named(py, class, error.to_string())

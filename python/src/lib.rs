@@ -1,6 +1,6 @@
 //! The Python package `tensorbus`: the same bus, no copies.
 //!
-//! `bus`, `publisher` and `subscriber` are the ports; `loan`, `message_mut` and `tensor_mut` are what is written, `message` and
+//! `bus`, `publisher` and `subscriber` are the ports, `service`, `server` and `client` those of control services; `loan`, `message_mut` and `tensor_mut` are what is written, `message` and
 //! `tensor` what is read.
 //! How tensors leave for other libraries is in `buffer` (buffer protocol), `capsule` (DLPack) and `frameworks`; how they
 //! come in is in `source`. `weights` and `mapped_tensor` are weights that processes share; what they and received tensors have in
@@ -9,7 +9,9 @@
 mod buffer;
 mod bus;
 mod capsule;
+mod client;
 mod command;
+mod deaths;
 mod dtype;
 mod error;
 mod frameworks;
@@ -26,6 +28,8 @@ mod publisher;
 mod readable;
 mod registry;
 mod request;
+mod server;
+mod service;
 mod source;
 mod subscriber;
 mod tensor;
@@ -43,7 +47,11 @@ mod _core {
     #[pymodule_export]
     use crate::bus::{Bus, TopicInfo};
     #[pymodule_export]
+    use crate::client::Client;
+    #[pymodule_export]
     use crate::command::command;
+    #[pymodule_export]
+    use crate::deaths::Deaths;
     #[pymodule_export]
     use crate::dtype::Dtype;
     #[pymodule_export]
@@ -60,6 +68,10 @@ mod _core {
     use crate::registry::{Announcing, ModelInfo, ModelRegistry, RegistryMetrics};
     #[pymodule_export]
     use crate::request::ModelHandle;
+    #[pymodule_export]
+    use crate::server::{Request, Server};
+    #[pymodule_export]
+    use crate::service::Service;
     #[pymodule_export]
     use crate::subscriber::{Subscriber, SubscriberStats};
     #[pymodule_export]

@@ -3,6 +3,8 @@
 from tensorbus._core import (
     Announcing,
     Bus,
+    Client,
+    Deaths,
     Dtype,
     MappedTensor,
     Message,
@@ -13,6 +15,9 @@ from tensorbus._core import (
     Publisher,
     PublisherStats,
     RegistryMetrics,
+    Request,
+    Server,
+    Service,
     SharedWeights,
     Subscriber,
     SubscriberStats,
@@ -22,20 +27,27 @@ from tensorbus._core import (
     __version__,
 )
 from tensorbus._errors import (
+    Abandoned,
+    ClientGone,
     Closed,
     CopyWarning,
     Error,
     Forked,
+    HasServer,
     InvalidArgument,
     Mismatch,
     ModelInUse,
     NoFreeSlot,
+    NoReply,
+    NoServer,
     NoSuchModel,
     NoSuchTensor,
     NoSuchWeights,
     OutOfMemory,
+    QueueFull,
     ReadOnlyWarning,
     RecursiveLoad,
+    ServerGone,
     Timeout,
     TooLarge,
     TooManyHeld,
@@ -46,19 +58,27 @@ from tensorbus._errors import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from tensorbus._asyncio import AsyncSubscriber
+    from tensorbus._asyncio import AsyncClient, AsyncDeaths, AsyncServer, AsyncSubscriber
     from tensorbus._models import get_or_load, list_models, metrics
     from tensorbus._models_asyncio import get_or_load_async
 
 __all__ = [
+    "Abandoned",
     "Announcing",
+    "AsyncClient",
+    "AsyncDeaths",
+    "AsyncServer",
     "AsyncSubscriber",
     "Bus",
+    "Client",
+    "ClientGone",
     "Closed",
     "CopyWarning",
+    "Deaths",
     "Dtype",
     "Error",
     "Forked",
+    "HasServer",
     "InvalidArgument",
     "MappedTensor",
     "Message",
@@ -69,15 +89,22 @@ __all__ = [
     "ModelInfo",
     "ModelRegistry",
     "NoFreeSlot",
+    "NoReply",
+    "NoServer",
     "NoSuchModel",
     "NoSuchTensor",
     "NoSuchWeights",
     "OutOfMemory",
     "Publisher",
     "PublisherStats",
+    "QueueFull",
     "ReadOnlyWarning",
     "RecursiveLoad",
     "RegistryMetrics",
+    "Request",
+    "Server",
+    "ServerGone",
+    "Service",
     "SharedWeights",
     "Subscriber",
     "SubscriberStats",
@@ -100,10 +127,10 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     # Importing asyncio takes longer than all the rest; programs that do not use it are spared.
-    if name == "AsyncSubscriber":
-        from tensorbus._asyncio import AsyncSubscriber
+    if name in ("AsyncClient", "AsyncDeaths", "AsyncServer", "AsyncSubscriber"):
+        from tensorbus import _asyncio
 
-        return AsyncSubscriber
+        return getattr(_asyncio, name)
     if name == "get_or_load_async":
         from tensorbus._models_asyncio import get_or_load_async
 

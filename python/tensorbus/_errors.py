@@ -55,6 +55,34 @@ class Mismatch(Error, ValueError):
     """The topic or session exists with another setting."""
 
 
+class HasServer(Error):
+    """A living process serves this name already."""
+
+
+class NoServer(Error, ConnectionError):
+    """Nobody serves this name, or who did was killed."""
+
+
+class ServerGone(Error, ConnectionError):
+    """The server ended, or was killed, before it replied. Whether it did what it was asked for is not known."""
+
+
+class NoReply(Error):
+    """The server let go of the request without a reply."""
+
+
+class ClientGone(Error, ConnectionError):
+    """The client that asked is dead, or waits no more."""
+
+
+class QueueFull(Error):
+    """The server has not taken an earlier request of this client yet, which the client gave up."""
+
+
+class Abandoned(Error):
+    """The caller ended its call before the reply came. The server may still do what it was asked for."""
+
+
 class Closed(Error, ValueError):
     """What was used is closed, or a loan that was published or discarded."""
 

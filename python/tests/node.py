@@ -235,6 +235,61 @@ def echo(count: int, asleep: float = 0.0) -> None:
     told()
 
 
+def serve(count: int) -> None:
+    """Answer `count` requests with what was asked, turned round."""
+    bus = tensorbus.Bus()
+    server = bus.service("health").server()
+    say("ready")
+    for _ in range(count):
+        request = server.recv(PATIENCE)
+        request.reply(request.data[::-1])
+    told()
+
+
+def serve_slowly() -> None:
+    """Take a request and do not answer."""
+    bus = tensorbus.Bus()
+    server = bus.service("health").server()
+    say("ready")
+    request = server.recv(PATIENCE)
+    say("asked")
+    told()
+    del request
+
+
+def serve_for_ever() -> None:
+    """Wait for a request that never comes; say what ends the wait."""
+    bus = tensorbus.Bus()
+    server = bus.service("health").server()
+    try:
+        say("ready")
+        server.recv()
+    except KeyboardInterrupt:
+        say("interrupted")
+
+
+def call_for_ever() -> None:
+    """Wait for a reply that never comes; say what ends the wait."""
+    bus = tensorbus.Bus()
+    client = bus.service("silent").client()
+    try:
+        say("ready")
+        client.call(b"abc", timeout=PATIENCE)
+    except KeyboardInterrupt:
+        say("interrupted")
+
+
+def wait_for_deaths() -> None:
+    """Wait for a death that never comes; say what ends the wait."""
+    bus = tensorbus.Bus()
+    deaths = bus.deaths()
+    try:
+        say("ready")
+        deaths.recv()
+    except KeyboardInterrupt:
+        say("interrupted")
+
+
 ROLES = {
     role.__name__: role
     for role in (
@@ -253,6 +308,11 @@ ROLES = {
         write_torch,
         globals_at_exit,
         echo,
+        serve,
+        serve_slowly,
+        serve_for_ever,
+        call_for_ever,
+        wait_for_deaths,
     )
 }
 

@@ -9,7 +9,7 @@ use tensorbus::{
     CallError, ControlServer, MAX_CONTROL_BYTES, MAX_CONTROL_CLIENTS, ReplyError, RequestError, ServiceError,
 };
 
-use crate::support::{PATIENCE, Random, Session, eventually};
+use crate::support::{PATIENCE, Random, Session, eventually, is_readable};
 
 const SHORT: Duration = Duration::from_millis(1);
 
@@ -201,6 +201,47 @@ fn a_client_that_gives_up_is_told_apart_and_its_queue_is_bounded() {
         }
         done.store(true, std::sync::atomic::Ordering::Relaxed);
     });
+}
+
+#[test]
+fn a_call_ends_when_it_is_not_wanted_any_more() {
+    let session = Session::new();
+    let bus = session.bus();
+    let server = bus.service("slow").server().unwrap();
+    let mut client = bus.service("slow").client().unwrap();
+    let wanted = &std::sync::atomic::AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        let go_on = || wanted.load(std::sync::atomic::Ordering::Relaxed);
+        let asking = &mut client;
+        let call = scope.spawn(move || asking.call_while(b"question", Duration::MAX, go_on));
+        let request = server.recv(PATIENCE).unwrap();
+        wanted.store(false, std::sync::atomic::Ordering::Relaxed);
+        let ended = call.join().unwrap().unwrap_err();
+        assert!(matches!(ended, CallError::Abandoned { .. }), "{ended:?}");
+        assert!(matches!(request.reply(b"late"), Err(ReplyError::ClientGone { .. })));
+    });
+    let call = std::thread::spawn(move || client.call(b"question", PATIENCE));
+    server.recv(PATIENCE).unwrap().reply(b"answer").unwrap();
+    assert_eq!(call.join().unwrap().unwrap(), b"answer");
+}
+
+#[test]
+fn a_request_makes_an_armed_server_readable() {
+    let session = Session::new();
+    let bus = session.bus();
+    let server = bus.service("health").server().unwrap();
+    let mut client = bus.service("health").client().unwrap();
+    for number in 0..3u8 {
+        server.arm().unwrap();
+        assert!(server.try_recv().unwrap().is_none());
+        assert!(!is_readable(server.as_fd().unwrap(), Duration::ZERO));
+        std::thread::scope(|scope| {
+            let call = scope.spawn(|| client.call(&[number], PATIENCE));
+            assert!(is_readable(server.as_fd().unwrap(), PATIENCE));
+            server.try_recv().unwrap().unwrap().reply(&[number + 1]).unwrap();
+            assert_eq!(call.join().unwrap().unwrap(), [number + 1]);
+        });
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tensorbus::prelude::*;
 use tensorbus::{Death, DrainError, WaitError};
 
-use crate::support::{PATIENCE, Session, eventually};
+use crate::support::{PATIENCE, Session, eventually, is_readable};
 
 const TICK: Duration = Duration::from_millis(5);
 /// Long enough for what should not happen to happen.
@@ -89,6 +89,23 @@ fn the_service_thread_removes_ports_whose_node_is_gone() {
     other.kill();
     eventually("nobody is there to hear", || publisher.publish_copy(&[2u32], &[1]).unwrap() == 0);
     assert_eq!(pids(std::iter::from_fn(|| Some(deaths.try_recv().unwrap())).take(2)), [other.pid()]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_death_makes_an_armed_follower_readable() {
+    let session = Session::new();
+    let bus = session.bus();
+    let mut deaths = bus.deaths().unwrap();
+    let mut node = session.node("join-twice", &[]);
+    node.expect("joined");
+    deaths.arm().unwrap();
+    assert_eq!(deaths.try_recv().unwrap(), None);
+    assert!(!is_readable(&deaths, Duration::ZERO));
+    node.kill();
+    eventually("the dead one is removed", || bus.remove_dead().unwrap().removed > 0);
+    assert!(is_readable(&deaths, PATIENCE));
+    assert_eq!(pids([deaths.try_recv().unwrap()]), [node.pid()]);
 }
 
 /// FR-009: without a service thread, whoever cleans tells; a process that was a member twice dies once.

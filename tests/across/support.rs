@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tensorbus::{Bus, BusBuilder};
 
 /// Long enough for a loaded machine; what takes longer hangs.
@@ -203,6 +205,13 @@ impl Watchdog {
         });
         Self { _done: done }
     }
+}
+
+/// Waits until something can be read from the descriptor.
+#[allow(dead_code, reason = "not of use to the other tests that share this file")]
+pub(crate) fn is_readable(descriptor: impl AsFd, bound: Duration) -> bool {
+    let timeout = Timespec { tv_sec: bound.as_secs() as i64, tv_nsec: bound.subsec_nanos().into() };
+    poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], Some(&timeout)).expect("poll") == 1
 }
 
 /// Looks until something is so, within the patience that a hang would exceed.

@@ -1,3 +1,4 @@
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -132,6 +133,34 @@ impl ControlServer {
         }
     }
 
+    /// The next request, if there is one.
+    ///
+    /// # Errors
+    /// [`RequestError`] if the port does not work any more.
+    pub fn try_recv(&self) -> Result<Option<ControlRequest>, RequestError> {
+        Ok(self.port.receive()?.map(|asked| ControlRequest { asked }))
+    }
+
+    /// Makes the descriptor unreadable, and readable again with the next request: for an event loop of one's own.
+    ///
+    /// In this order no request is missed: `arm`, then [`ControlServer::try_recv`] until it gives `None`, then wait until the
+    /// [descriptor](ControlServer::as_fd) is readable, and again from the start. A request of a client whose earlier one is
+    /// still held does not make it readable: look again when that one is dropped.
+    ///
+    /// # Errors
+    /// [`RequestError`] if the port does not work any more.
+    pub fn arm(&self) -> Result<(), RequestError> {
+        self.port.arm()
+    }
+
+    /// The descriptor to wait for, after [`ControlServer::arm`].
+    ///
+    /// # Errors
+    /// [`RequestError::Forked`] in a forked child.
+    pub fn as_fd(&self) -> Result<BorrowedFd<'_>, RequestError> {
+        self.port.as_fd()
+    }
+
     /// Name of the service.
     pub fn name(&self) -> &str {
         self.port.name()
@@ -175,7 +204,21 @@ impl ControlClient {
     /// [`CallError`] says why there is no reply. After [`CallError::Timeout`] and [`CallError::ServerGone`] the server may have
     /// done what it was asked for: repeat only what may be done twice.
     pub fn call(&mut self, bytes: &[u8], timeout: Duration) -> Result<Vec<u8>, CallError> {
-        self.port.call(bytes, timeout)
+        self.call_while(bytes, timeout, || true)
+    }
+
+    /// As [`ControlClient::call`], and asks `go_on` before each sleep, of which none is longer than 50 ms: when it says `false` the
+    /// call ends. For callers that may be interrupted, by a signal or by another thread.
+    ///
+    /// # Errors
+    /// [`CallError::Abandoned`] once `go_on` says `false`, others as for [`ControlClient::call`].
+    pub fn call_while(
+        &mut self,
+        bytes: &[u8],
+        timeout: Duration,
+        mut go_on: impl FnMut() -> bool,
+    ) -> Result<Vec<u8>, CallError> {
+        self.port.call(bytes, timeout, &mut go_on)
     }
 
     /// Name of the service.

@@ -1,4 +1,6 @@
 use std::io;
+#[cfg(target_os = "linux")]
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,9 +65,28 @@ impl Deaths {
         }
     }
 
+    /// Makes the descriptor unreadable, and readable again when deaths are told: for an event loop of one's own.
+    ///
+    /// In this order no death is missed: `arm`, then [`Deaths::try_recv`] until it gives `None`, then wait until the descriptor
+    /// ([`AsFd`]) is readable, and again from the start.
+    ///
+    /// # Errors
+    /// [`SessionError`] if the session cannot be looked at.
+    #[cfg(target_os = "linux")]
+    pub fn arm(&self) -> Result<(), SessionError> {
+        self.follower.ready_to_wait().map_err(|reason| io_error(&self.bus, reason))
+    }
+
     /// Deaths that were not seen because hundreds were told between two calls: the session keeps the last 256 members.
     pub fn missed(&self) -> u64 {
         self.follower.missed()
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl AsFd for Deaths {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.follower.as_fd()
     }
 }
 

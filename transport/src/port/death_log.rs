@@ -153,6 +153,12 @@ impl DeathFollower {
         self.watch.clear()
     }
 
+    /// Readable once something was written since `ready_to_wait`.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.watch.as_fd()
+    }
+
     pub(crate) fn wait(&self, bound: Duration) -> io::Result<()> {
         self.watch.wait(bound)
     }

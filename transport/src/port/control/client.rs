@@ -108,8 +108,13 @@ impl ClientPort {
         self.service.name()
     }
 
-    /// Sends a request and waits for the reply to it.
-    pub(crate) fn call(&mut self, bytes: &[u8], timeout: Duration) -> Result<Vec<u8>, CallError> {
+    /// Sends a request and waits for the reply to it, while `go_on` says so.
+    pub(crate) fn call(
+        &mut self,
+        bytes: &[u8],
+        timeout: Duration,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Vec<u8>, CallError> {
         let service = self.name().to_owned();
         let deadline = Deadline::after(timeout);
         let number = self.next_number;
@@ -145,7 +150,7 @@ impl ClientPort {
         if pending.number_of_server_connections() > 0 {
             self.service.ring(ServiceSettings::SERVER);
         }
-        let reply = self.wait_for_reply(&ports.ear, &pending, number, server, deadline, timeout);
+        let reply = self.wait_for_reply(&ports.ear, &pending, number, server, (deadline, timeout), go_on);
         ports.ear.get_up();
         if ask(|| drop(pending)).is_err() {
             self.broken.set(true);
@@ -159,8 +164,8 @@ impl ClientPort {
         pending: &Pending,
         number: u64,
         server: Member,
-        deadline: Deadline,
-        timeout: Duration,
+        (deadline, timeout): (Deadline, Duration),
+        go_on: &mut dyn FnMut() -> bool,
     ) -> Result<Vec<u8>, CallError> {
         let service = || self.name().to_owned();
         if pending.number_of_server_connections() == 0 {
@@ -185,6 +190,9 @@ impl ClientPort {
             let Some(left) = deadline.left() else {
                 return Err(CallError::Timeout { service: service(), waited: timeout });
             };
+            if !go_on() {
+                return Err(CallError::Abandoned { service: service() });
+            }
             if next_look.left().is_none() {
                 // Nobody tells that a process was killed. What it had sent before was looked for above.
                 if self.service.is_dead(server)? {

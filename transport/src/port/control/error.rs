@@ -134,6 +134,13 @@ pub enum CallError {
         /// How long was waited.
         waited: Duration,
     },
+    /// The caller gave the call up ([`ControlClient::call_while`](crate::ControlClient::call_while)). The server may still do
+    /// what it was asked for.
+    #[error("the call to service {service:?} was given up before the reply came")]
+    Abandoned {
+        /// The service.
+        service: String,
+    },
     /// The reply breaks a rule; nothing of it was used.
     #[error("the reply of service {service:?} is not valid: {reason}")]
     BadReply {

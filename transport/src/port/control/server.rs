@@ -1,5 +1,5 @@
 use std::any::Any;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -162,6 +162,19 @@ impl ServerPort {
         self.ports.get()?.ear.lie_down();
         locked.sleepers += 1;
         Ok(Waiting { port: self })
+    }
+
+    /// Takes pending wake-ups away and asks for a new one: the descriptor is readable again with the next request.
+    pub(crate) fn arm(&self) -> Result<(), RequestError> {
+        let _alone = self.lock()?;
+        let ear = &self.ports.get()?.ear;
+        ear.drain().map_err(|errno| self.damaged(format!("socket: {errno}")))?;
+        ear.lie_down();
+        Ok(())
+    }
+
+    pub(crate) fn as_fd(&self) -> Result<BorrowedFd<'_>, RequestError> {
+        Ok(self.ports.get()?.ear.as_fd())
     }
 
     fn lock(&self) -> Result<MutexGuard<'_, Locked>, Forked> {
