@@ -264,13 +264,17 @@ impl Load {
         } else {
             load.nodes.push((Part::Worker, first));
         }
-        for number in 1..WORKERS + scene.clients {
-            let part = if number < WORKERS { Part::Worker } else { Part::Client };
-            let node = load.node(session, part, false, random);
-            load.nodes.push((part, node));
+        // Not a hundred at once: who comes waits for all who do, and not for ever.
+        let numbers: Vec<_> = (1..WORKERS + scene.clients).collect();
+        for group in numbers.chunks(CLIENTS + WORKERS) {
+            let first = load.nodes.len();
+            for &number in group {
+                let part = if number < WORKERS { Part::Worker } else { Part::Client };
+                let node = load.node(session, part, false, random);
+                load.nodes.push((part, node));
+            }
+            load.nodes[first..].iter().for_each(|(_, node)| node.expect("ready"));
         }
-        let skip = usize::from(!scene.one_stays);
-        load.nodes.iter().skip(skip).for_each(|(_, node)| node.expect("ready"));
         load.stays.iter_mut().chain(load.nodes.iter_mut().map(|(_, node)| node)).for_each(|node| node.tell("go"));
         (load, client)
     }
