@@ -250,7 +250,9 @@ proptest! {
         }
         // Everybody dies: every row is free.
         (0..CLIENTS).for_each(|client| rows.bury_client(client));
-        (0..WORKERS).for_each(|worker| rows.bury_worker(worker, may_repeat));
+        for worker in 0..WORKERS {
+            rows.bury_worker(worker, may_repeat);
+        }
         prop_assert!((0..count).all(|row| rows.state(row) == Some(State::Free)));
     }
 }
