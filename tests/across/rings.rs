@@ -239,7 +239,8 @@ fn who_finds_all_rows_taken_waits_no_longer_than_it_said() {
             std::thread::sleep(20 * MOMENT);
             all.truncate(left);
         }
-        waiting.map(|thread| thread.join().unwrap().unwrap());
+        let rows = waiting.map(|thread| thread.join().unwrap().unwrap().row());
+        assert_eq!(std::collections::BTreeSet::from(rows).len(), 3, "each has a row of its own");
     });
 }
 

@@ -60,7 +60,9 @@ pub(crate) fn client_by_hand(name: &str) -> anyhow::Result<()> {
                 say("answered");
             }
             "let go" => {
-                (written.clear(), pending.clear(), answers.clear());
+                written.clear();
+                pending.clear();
+                answers.clear();
                 say("let go");
             }
             other => bail!("no order {other}"),
