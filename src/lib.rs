@@ -58,3 +58,8 @@ struct Control;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/models.md")]
 struct Models;
+
+/// And that of `docs/requests.md`.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/requests.md")]
+struct Requests;

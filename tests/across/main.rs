@@ -12,6 +12,7 @@ mod fallback;
 mod fork;
 mod growing;
 mod hostile;
+mod isolated_rings;
 mod isolation;
 mod layouts;
 mod life;

@@ -70,6 +70,7 @@ fn main() -> anyhow::Result<()> {
         "fork-weights" => forking::fork_weights(),
         "fork-ring" => forking::fork_ring(),
         "fork-service" => forking::fork_service(),
+        "ring-idle" => ring_idle(args.get(1).context("a name")?),
         "hostile" => hostile::run(),
         "models" => models::run(),
         "models-for-ever" => models::run_for_ever(),
@@ -92,6 +93,15 @@ fn say(line: impl std::fmt::Display) {
 fn told() -> bool {
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).is_ok_and(|read| read > 0)
+}
+
+/// A client of a ring that does nothing.
+fn ring_idle(name: &str) -> anyhow::Result<()> {
+    let bus = Bus::open()?;
+    let _client = bus.ring(name).client()?;
+    say("ready");
+    told();
+    Ok(())
 }
 
 fn pattern(sequence: usize, len: usize) -> Vec<u32> {

@@ -54,7 +54,8 @@ pub use message::{Message, Tensor};
 pub use pool::{MemoryFacts, PoolError};
 pub use port::{
     CallError, DRAIN_ON_DROP, MAX_CONTROL_CLIENTS, MAX_RING_CLIENTS, MAX_RING_ROWS, MAX_RING_WORKERS, Overflow,
-    RING_VERSION, ReplyError, RequestError, RingFormatError, RingSpecError, ServiceError, TopicError, TopicSettings,
+    RING_VERSION, ReplyError, RequestError, RingFormatError, RingSpecError, ServiceError, ShapeError, TopicError,
+    TopicSettings,
 };
 pub use publisher::{DrainError, LoanError, PublishError, Publisher, PublisherStats, WaitError};
 pub use request_ring::{

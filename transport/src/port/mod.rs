@@ -36,9 +36,12 @@ pub(crate) use node::{Node, NodeError, members_of};
 pub(crate) use receiver::Asleep;
 pub(crate) use receiver::{ReceiveFailure, Received, Receiver};
 pub(crate) use ring::{
-    Geometry, MAX_RING_NAME, RingClientPort, RingFailure, RingSpec, RingWorkerPort, RowFailure, Segment, Side, Waited,
+    Gathered, Geometry, Held, MAX_RING_NAME, RingClientPort, RingFailure, RingSpec, RingWorkerPort, RowFailure, SAID,
+    Segment, Side, Source, Tensors, Waited, of_rows, with_shape,
 };
-pub use ring::{MAX_RING_CLIENTS, MAX_RING_ROWS, MAX_RING_WORKERS, RING_VERSION, RingFormatError, RingSpecError};
+pub use ring::{
+    MAX_RING_CLIENTS, MAX_RING_ROWS, MAX_RING_WORKERS, RING_VERSION, RingFormatError, RingSpecError, ShapeError,
+};
 pub use sender::DRAIN_ON_DROP;
 pub(crate) use sender::{LoanFailure, SendFailure, Sender, Sending};
 pub(crate) use slot::Slot;

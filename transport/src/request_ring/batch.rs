@@ -2,15 +2,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::worker::Shared;
-use crate::layout::{TensorLayout, row_major_strides};
+use crate::layout::TensorLayout;
 use crate::loan::TensorViewMut;
-use crate::port::Side;
+use crate::port::{Gathered, SAID, ShapeError, Source, Tensors, of_rows, with_shape};
 use crate::ring::Outcome;
 use crate::tensor_view::TensorView;
 use crate::view::ViewError;
-
-/// Reason: the worker says why, in a text.
-const SAID: u8 = 2;
 
 /// Requests that a worker runs, as one batch: rows that lie side by side.
 ///
@@ -24,6 +21,8 @@ pub struct Batch {
     open: Range<usize>,
     /// Of the tensors with all rows; made when they are asked for.
     layouts: Option<(Vec<TensorLayout>, Vec<TensorLayout>)>,
+    /// In an isolated ring: what was copied, and where it came from.
+    gathered: Option<(Gathered, Vec<Source>)>,
 }
 
 /// The tensors of a batch, in shared memory. The first dimension is that of the batch.
@@ -37,8 +36,15 @@ pub struct BatchParts<'a> {
 }
 
 impl Batch {
-    pub(super) fn new(worker: Arc<Shared>, rows: Range<usize>) -> Self {
-        Self { worker, open: rows.clone(), rows, layouts: None }
+    /// `None` if nothing of these rows can be run.
+    pub(super) fn new(worker: &Arc<Shared>, mut rows: Range<usize>) -> Option<Self> {
+        let mut gathered = None;
+        if worker.geometry.is_isolated() {
+            let (taken, copied, sources) = worker.port.gather(rows)?;
+            rows = taken;
+            gathered = Some((copied, sources));
+        }
+        Some(Self { worker: worker.clone(), open: rows.clone(), rows, layouts: None, gathered })
     }
 
     /// Requests in the batch.
@@ -52,16 +58,27 @@ impl Batch {
         self.rows.clone()
     }
 
-    /// The inputs, where the clients wrote them, and the outputs, where they read them.
+    /// The inputs, where the clients wrote them, and the outputs, where they read them; in an isolated ring, copies.
     ///
     /// # Errors
     /// [`ViewError::Forked`] in a forked child.
     pub fn tensors(&mut self) -> Result<BatchParts<'_>, ViewError> {
-        let geometry = &self.worker.geometry;
-        let (inputs, outputs) = &*self.layouts.get_or_insert_with(|| {
-            let all = |side: &Side| side.tensors().iter().map(|tensor| of_rows(tensor, self.rows.len())).collect();
-            (all(geometry.inputs()), all(geometry.outputs()))
+        let (geometry, rows) = (&self.worker.geometry, self.rows.len());
+        let (inputs, outputs) = &*self.layouts.get_or_insert_with(|| match &self.gathered {
+            None => (geometry.inputs().of_rows(rows), geometry.outputs().of_rows(rows)),
+            Some((gathered, _)) => {
+                let all = |tensors: &[Tensors]| tensors.iter().map(|tensor| of_rows(&tensor.row, rows)).collect();
+                (all(&gathered.inputs), all(&gathered.outputs))
+            }
         });
+        if let Some((Gathered { inputs: from, outputs: to }, _)) = &mut self.gathered {
+            let from = inputs.iter().zip(from.iter());
+            let to = outputs.iter().zip(to.iter_mut());
+            return Ok(BatchParts {
+                inputs: from.map(|(layout, from)| TensorView::of(layout, from.bytes(0..rows))).collect(),
+                outputs: to.map(|(layout, to)| TensorViewMut::of(layout, to.bytes_mut(0..rows))).collect(),
+            });
+        }
         let segment = self.worker.port.segment()?;
         let input = |(tensor, layout)| {
             let bytes = segment.data(geometry.inputs(), tensor, self.rows.clone());
@@ -90,6 +107,9 @@ impl Batch {
     /// If there are not so many inputs.
     #[inline]
     pub fn input_bytes(&self, input: usize) -> Result<&[u8], ViewError> {
+        if let Some((gathered, _)) = &self.gathered {
+            return Ok(gathered.inputs[input].bytes(0..self.rows.len()));
+        }
         let bytes = self.worker.port.segment()?.data(self.worker.geometry.inputs(), input, self.rows.clone());
         // SAFETY: as in `tensors`.
         Ok(unsafe { bytes.as_ref() })
@@ -104,15 +124,43 @@ impl Batch {
     /// If there are not so many outputs.
     #[inline]
     pub fn output_bytes_mut(&mut self, output: usize) -> Result<&mut [u8], ViewError> {
+        if let Some((gathered, _)) = &mut self.gathered {
+            return Ok(gathered.outputs[output].bytes_mut(0..self.rows.len()));
+        }
         let mut bytes = self.worker.port.segment()?.data(self.worker.geometry.outputs(), output, self.rows.clone());
         // SAFETY: as in `tensors`.
         Ok(unsafe { bytes.as_mut() })
+    }
+
+    /// In an isolated ring: gives an output another shape, for all requests of the batch, of which no dimension is larger than the ring
+    /// says; its elements are zero then.
+    ///
+    /// # Errors
+    /// [`ShapeError`] if it does not fit; in a ring that is not isolated, if it is another one than that of the ring.
+    ///
+    /// # Panics
+    /// If there are not so many outputs.
+    pub fn set_output_shape(&mut self, output: usize, shape: &[usize]) -> Result<(), ShapeError> {
+        let most = &self.worker.geometry.outputs().tensors()[output];
+        match &mut self.gathered {
+            Some((gathered, _)) => gathered.outputs[output] = Tensors::new(with_shape(most, shape)?, self.rows.len()),
+            None if most.shape == shape => {}
+            None => {
+                return Err(ShapeError { name: most.name.clone(), asked: shape.to_vec(), most: most.shape.clone() });
+            }
+        }
+        self.layouts = None;
+        Ok(())
     }
 
     /// The outputs are written: the clients get their answers.
     #[inline]
     pub fn finish(mut self) {
         for row in std::mem::take(&mut self.open) {
+            if let Some((gathered, sources)) = &self.gathered {
+                let at = row - self.rows.start;
+                self.worker.port.scatter(at, &sources[at], gathered);
+            }
             self.worker.port.finish(row, Outcome::Done);
         }
     }
@@ -140,12 +188,4 @@ impl Drop for Batch {
     fn drop(&mut self) {
         self.fail_all("the worker gave the request up");
     }
-}
-
-/// A tensor of one row, for several.
-fn of_rows(row: &TensorLayout, rows: usize) -> TensorLayout {
-    let shape = [&[rows], &row.shape[..]].concat();
-    // All rows of the ring have strides; fewer do too.
-    let strides = row_major_strides(&shape).unwrap_or_default();
-    TensorLayout { name: row.name.clone(), dtype: row.dtype, shape, strides, offset: 0, len: rows * row.len }
 }

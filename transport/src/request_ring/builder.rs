@@ -55,7 +55,14 @@ pub struct RingBuilder {
 
 impl RingBuilder {
     pub(crate) fn new(bus: Arc<BusInner>, name: &str) -> Self {
-        let spec = RingSpec { inputs: vec![], outputs: vec![], rows: DEFAULT_ROWS, credits: 0, may_repeat: false };
+        let spec = RingSpec {
+            inputs: vec![],
+            outputs: vec![],
+            rows: DEFAULT_ROWS,
+            credits: 0,
+            may_repeat: false,
+            isolated: false,
+        };
         Self { bus, name: name.to_owned(), spec, credits: None, spin: DEFAULT_SPIN }
     }
 
@@ -90,6 +97,42 @@ impl RingBuilder {
     /// and the clients notice nothing. Default: they get [`AnswerError::WorkerDied`](crate::AnswerError::WorkerDied). Workers only.
     pub fn repeatable(mut self) -> Self {
         self.spec.may_repeat = true;
+        self
+    }
+
+    /// Keeps the data of each client in a file of its own, which the other clients do not map, and lets each request have shapes of its own: what
+    /// [`input`](Self::input) and [`output`](Self::output) say are the largest ones. Workers only. Default: no.
+    ///
+    /// Inputs and outputs are copied then, once each: a worker gathers requests of equal shapes into a batch, and
+    /// [`copied_bytes`](RingWorker::copied_bytes) counts. Each client takes memory for as many requests as it may have at a time.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::time::Duration;
+    /// # use tensorbus_transport::{Bus, Dtype};
+    /// # let bus = Bus::builder().session("doc-isolated").open()?;
+    /// # let second = Duration::from_secs(1);
+    /// let ring = bus.ring("count").input("words", Dtype::I32, &[512]).output("length", Dtype::I32, &[1]);
+    /// let mut worker = ring.isolated().worker()?;
+    /// let client = bus.ring("count").client()?;
+    ///
+    /// let mut request = client.loan(second)?;
+    /// request.set_shape(0, &[3])?;
+    /// request.view_mut::<i32>("words")?.copy_from_slice(&[7, 8, 9]);
+    /// let pending = request.submit()?;
+    ///
+    /// let mut batch = worker.take(16, second)?;
+    /// let mut tensors = batch.tensors()?;
+    /// let words = tensors.inputs[0].layout().shape[1] as i32; // [1, 3]
+    /// tensors.outputs[0].view_mut::<i32>()?.fill(words);
+    /// batch.finish();
+    /// assert_eq!(pending.wait(second)?.view::<i32>("length")?, [3]);
+    /// assert_eq!(worker.copied_bytes(), 3 * 4 + 4);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn isolated(mut self) -> Self {
+        self.spec.isolated = true;
         self
     }
 

@@ -7,7 +7,7 @@ use super::row_counts::RowCounts;
 use crate::element::Element;
 use crate::layout::{Dtype, TensorLayout};
 use crate::os::{Deadline, Forked};
-use crate::port::{Geometry, RingClientPort, RowFailure, Side, Waited};
+use crate::port::{Geometry, Held, RingClientPort, RowFailure, ShapeError, Side, Waited, with_shape};
 use crate::ring::{Outcome, WORKER_DIED};
 use crate::tensor_view::TensorView;
 use crate::view::{self, ViewError};
@@ -30,7 +30,9 @@ struct Shared {
 #[derive(Debug)]
 struct Row {
     client: Arc<Shared>,
-    index: usize,
+    held: Held,
+    /// Of the inputs or outputs, where they differ from what the ring says: in an isolated ring.
+    shapes: Option<Vec<TensorLayout>>,
 }
 
 /// A request that is being written, in shared memory. Dropped, it is given back.
@@ -55,7 +57,7 @@ pub struct Answer {
 
 impl Drop for Row {
     fn drop(&mut self) {
-        self.client.port.let_go(self.index);
+        self.client.port.let_go(self.held);
     }
 }
 
@@ -74,7 +76,10 @@ impl RingClient {
         let client = &self.shared;
         let ring = || client.name.clone();
         match client.port.loan(&Deadline::after(timeout)) {
-            Ok(index) => Ok(RequestMut { row: Row { client: client.clone(), index } }),
+            Ok(held) => {
+                let shapes = client.geometry.is_isolated().then(|| client.geometry.inputs().tensors().to_vec());
+                Ok(RequestMut { row: Row { client: client.clone(), held, shapes } })
+            }
             Err(RowFailure::NoCredits { credits }) => Err(RequestLoanError::NoCredits { ring: ring(), credits }),
             Err(RowFailure::Full { rows }) => Err(RequestLoanError::Overloaded { ring: ring(), rows, waited: timeout }),
             Err(RowFailure::Io(reason)) => Err(RequestLoanError::Io { ring: ring(), reason }),
@@ -130,18 +135,24 @@ impl RingClient {
 }
 
 impl Row {
+    /// What a tensor is this time.
+    fn tensor<'a>(&'a self, side: &'a Side, tensor: usize) -> &'a TensorLayout {
+        self.shapes.as_ref().map_or(&side.tensors()[tensor], |shapes| &shapes[tensor])
+    }
+
     fn bytes(&self, side: &Side, tensor: usize) -> Result<&[u8], ViewError> {
-        let bytes = self.client.port.segment()?.data(side, tensor, self.index..self.index + 1);
+        let bytes = self.client.port.data(self.held, side, tensor)?;
         // SAFETY: mapped as long as the client's port lives, which the row keeps; nobody writes them while this client has the row
         // to write (nobody else) or to read an answer (workers do no more).
-        Ok(unsafe { bytes.as_ref() })
+        Ok(&unsafe { bytes.as_ref() }[..self.tensor(side, tensor).len])
     }
 
     fn bytes_mut(&mut self, side: &Side, tensor: usize) -> Result<&mut [u8], ViewError> {
-        let mut bytes = self.client.port.segment()?.data(side, tensor, self.index..self.index + 1);
+        let mut bytes = self.client.port.data(self.held, side, tensor)?;
+        let len = self.tensor(side, tensor).len;
         // SAFETY: mapped as long as the client's port lives, which the row keeps; by the row's word nobody else uses them while
         // this client writes the request, and `self` is borrowed mutably, so neither does another reference of this process.
-        Ok(unsafe { bytes.as_mut() })
+        Ok(&mut unsafe { bytes.as_mut() }[..len])
     }
 }
 
@@ -161,7 +172,8 @@ impl RequestMut {
         let client = self.row.client.clone();
         let inputs = client.geometry.inputs();
         let tensor = position(inputs, input)?;
-        view::slice_mut(&inputs.tensors()[tensor], self.row.bytes_mut(inputs, tensor)?)
+        let layout = self.row.tensor(inputs, tensor).clone();
+        view::slice_mut(&layout, self.row.bytes_mut(inputs, tensor)?)
     }
 
     /// Bytes of an input, by its place among the inputs, to write.
@@ -184,9 +196,28 @@ impl RequestMut {
         let client = self.row.client.clone();
         let inputs = client.geometry.inputs();
         let tensor = position(inputs, input)?;
-        let layout = &inputs.tensors()[tensor];
+        let layout = &self.row.tensor(inputs, tensor).clone();
         view::copy(source.layout(), source.bytes(), layout, self.row.bytes_mut(inputs, tensor)?)?;
         client.copied_bytes.fetch_add(layout.len as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// In an isolated ring: gives an input another shape for this request, of which no dimension is larger than the ring says.
+    ///
+    /// # Errors
+    /// [`ShapeError`] if it does not fit; in a ring that is not isolated, if it is another one than that of the ring.
+    ///
+    /// # Panics
+    /// If there are not so many inputs.
+    pub fn set_shape(&mut self, input: usize, shape: &[usize]) -> Result<(), ShapeError> {
+        let most = &self.row.client.geometry.inputs().tensors()[input];
+        match &mut self.row.shapes {
+            Some(shapes) => shapes[input] = with_shape(most, shape)?,
+            None if most.shape == shape => {}
+            None => {
+                return Err(ShapeError { name: most.name.clone(), asked: shape.to_vec(), most: most.shape.clone() });
+            }
+        }
         Ok(())
     }
 
@@ -196,13 +227,16 @@ impl RequestMut {
     /// [`AnswerError::Forked`] in a forked child.
     #[inline]
     pub fn submit(self) -> Result<Pending, AnswerError> {
-        self.row.client.port.submit(self.row.index).map_err(|Forked| AnswerError::Forked)?;
+        for (input, layout) in self.row.shapes.iter().flatten().enumerate() {
+            self.row.client.port.set_shape(self.row.held, input, &layout.shape);
+        }
+        self.row.client.port.submit(self.row.held).map_err(|Forked| AnswerError::Forked)?;
         Ok(Pending { row: self.row })
     }
 
     /// Which row it is.
     pub fn row(&self) -> usize {
-        self.row.index
+        self.row.held.row
     }
 }
 
@@ -215,7 +249,7 @@ impl Pending {
     pub fn wait(self, timeout: Duration) -> Result<Answer, AnswerError> {
         let client = &self.row.client;
         let ring = || client.name.clone();
-        match client.port.wait(self.row.index, &Deadline::after(timeout)) {
+        match client.port.wait(self.row.held.row, &Deadline::after(timeout)) {
             Ok(Waited::Ended(outcome)) => self.ended(outcome),
             Ok(Waited::NoWorker) => Err(AnswerError::NoWorker { ring: ring() }),
             Ok(Waited::Timeout) => Err(AnswerError::Timeout { ring: ring(), waited: timeout }),
@@ -226,26 +260,39 @@ impl Pending {
 
     /// Whether the request has ended, so that [`wait`](Self::wait) returns at once.
     pub fn has_ended(&self) -> bool {
-        !matches!(self.row.client.port.answer(self.row.index), Ok(None))
+        !matches!(self.row.client.port.answer(self.row.held.row), Ok(None))
     }
 
     #[inline]
     fn ended(self, outcome: Outcome) -> Result<Answer, AnswerError> {
         let ring = self.row.client.name.clone();
         match outcome {
-            Outcome::Done => Ok(Answer { row: self.row }),
+            Outcome::Done => self.answer().ok_or(AnswerError::Damaged { ring }),
             Outcome::Failed(WORKER_DIED) => Err(AnswerError::WorkerDied { ring }),
             Outcome::Failed(u8::MAX) | Outcome::Again => Err(AnswerError::Damaged { ring }),
             Outcome::Failed(_) => {
-                let reason = self.row.client.port.text(self.row.index).map_err(|Forked| AnswerError::Forked)?;
+                let reason = self.row.client.port.text(self.row.held.row).map_err(|Forked| AnswerError::Forked)?;
                 Err(AnswerError::Failed { ring, reason })
             }
         }
     }
 
+    /// `None` if its worker says that an output has a shape that it cannot have.
+    #[inline]
+    fn answer(mut self) -> Option<Answer> {
+        if self.row.shapes.is_some() {
+            let outputs = self.row.client.geometry.outputs().tensors().iter().enumerate();
+            let shapes = outputs.map(|(output, most)| {
+                with_shape(most, &self.row.client.port.output_shape(self.row.held, output)?).ok()
+            });
+            self.row.shapes = Some(shapes.collect::<Option<_>>()?);
+        }
+        Some(Answer { row: self.row })
+    }
+
     /// Which row it is.
     pub fn row(&self) -> usize {
-        self.row.index
+        self.row.held.row
     }
 }
 
@@ -280,7 +327,7 @@ impl Answer {
 
     fn tensor_at(&self, tensor: usize) -> Result<TensorView<'_>, ViewError> {
         let outputs = self.row.client.geometry.outputs();
-        Ok(TensorView::of(&outputs.tensors()[tensor], self.row.bytes(outputs, tensor)?))
+        Ok(TensorView::of(self.row.tensor(outputs, tensor), self.row.bytes(outputs, tensor)?))
     }
 
     /// Type of an output's elements, by its place among the outputs.

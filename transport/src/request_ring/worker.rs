@@ -38,15 +38,25 @@ impl RingWorker {
     pub fn take(&mut self, max: usize, timeout: Duration) -> Result<Batch, TakeError> {
         let worker = &self.shared;
         let ring = || worker.name.clone();
-        match worker.port.take(self.next, max.max(1), &Deadline::after(timeout)) {
-            Ok(Some(rows)) => {
-                self.next = rows.end % worker.geometry.rows();
-                Ok(Batch::new(worker.clone(), rows))
+        let deadline = Deadline::after(timeout);
+        loop {
+            match worker.port.take(self.next, max.max(1), &deadline) {
+                Ok(Some(rows)) => {
+                    if let Some(batch) = Batch::new(worker, rows) {
+                        self.next = batch.rows().end % worker.geometry.rows();
+                        return Ok(batch);
+                    }
+                }
+                Ok(None) => return Err(TakeError::Timeout { ring: ring(), waited: timeout }),
+                Err(RowFailure::Io(reason)) => return Err(TakeError::Io { ring: ring(), reason }),
+                Err(_) => return Err(TakeError::Forked),
             }
-            Ok(None) => Err(TakeError::Timeout { ring: ring(), waited: timeout }),
-            Err(RowFailure::Io(reason)) => Err(TakeError::Io { ring: ring(), reason }),
-            Err(_) => Err(TakeError::Forked),
         }
+    }
+
+    /// Bytes that this worker has copied between clients and the model: in an isolated ring; else none.
+    pub fn copied_bytes(&self) -> u64 {
+        self.shared.port.copied_bytes()
     }
 
     /// Requests that wait for a worker.

@@ -1,7 +1,7 @@
 use std::ops::Range;
 
 use super::{Bits, Sleeper, State};
-use crate::sync::{AtomicU64, Ordering, crash_point, peek};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, crash_point, peek};
 
 /// Why a request failed: its worker died.
 pub(crate) const WORKER_DIED: u8 = 1;
@@ -13,6 +13,8 @@ pub(crate) struct Head {
     word: AtomicU64,
     /// Its client, while it waits for the answer.
     pub(crate) sleeper: Sleeper,
+    /// Where its data lies in the client's file, if the ring is isolated. Written before the row is submitted.
+    pub(crate) slot: AtomicU32,
 }
 
 /// The rows of a request ring: who has which one. `RING.md` says what is done here, and why it holds.

@@ -1,20 +1,24 @@
 use std::any::Any;
 use std::io;
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::open::{RingFailure, enter};
+use super::geometry::Side;
+use super::open::{RingFailure, admit_ring, enter};
 use super::party::{Party, Role};
 use super::segment::Segment;
+use super::slots::Slots;
 use super::wait::{Spin, sleep_until};
 use crate::os::{Deadline, Forked};
+use crate::pool::PoolError;
 use crate::port::node::Node;
 use crate::port::turn::{Part, Turn};
 use crate::port::wake::Socket;
-use crate::ring::Outcome;
+use crate::ring::{Outcome, State};
 
 /// A client of a request ring. Threads may share it.
 #[derive(Debug)]
@@ -34,6 +38,29 @@ struct Client {
     spin: Spin,
     /// Those that nobody waits at.
     sockets: Mutex<Vec<Socket>>,
+    /// Its data, if the ring is isolated.
+    own: Option<Own>,
+}
+
+/// The slots of a client of an isolated ring.
+#[derive(Debug)]
+struct Own {
+    slots: Slots,
+    free: Mutex<Vec<Place>>,
+}
+
+/// A slot that is free, at the latest when the row that it was used for is not abandoned any more: until then a worker may write into it.
+#[derive(Debug)]
+struct Place {
+    slot: usize,
+    abandoned: Option<usize>,
+}
+
+/// A row that the client has, and where its data lies in the client's own file, if the ring is isolated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Held {
+    pub(crate) row: usize,
+    slot: usize,
 }
 
 /// Why there is no row.
@@ -74,12 +101,15 @@ impl RingClientPort {
     ) -> Result<Self, RingFailure> {
         let _turn = Turn::take(node.directory())?;
         let party = enter(node, name, Role::Client)?;
+        let geometry = party.segment.geometry();
+        let own = if geometry.is_isolated() { Some(Own::new(node, &party)?) } else { None };
         let client = Client {
             party,
             held: AtomicUsize::new(0),
             waits_for_a_row: Gate::default(),
             spin: Spin::new(spin),
             sockets: Mutex::default(),
+            own,
         };
         Ok(Self { client: Part::new(client, node.directory()), _home: home })
     }
@@ -100,7 +130,7 @@ impl RingClientPort {
 
     /// A row to write inputs into; waits for one at most until the deadline.
     #[inline]
-    pub(crate) fn loan(&self, deadline: &Deadline) -> Result<usize, RowFailure> {
+    pub(crate) fn loan(&self, deadline: &Deadline) -> Result<Held, RowFailure> {
         let client = self.client.get()?;
         let credits = client.party.segment.geometry().credits();
         if client.held.fetch_add(1, Ordering::Relaxed) >= credits {
@@ -111,17 +141,44 @@ impl RingClientPort {
             Some(row) => Ok(row),
             None => client.wait_for_a_row(deadline),
         };
-        if row.is_err() {
+        let held = row.and_then(|row| client.with_slot(row));
+        if held.is_err() {
             client.held.fetch_sub(1, Ordering::Relaxed);
         }
-        row
+        held
+    }
+
+    /// The data of a tensor in a row that the client has.
+    #[inline]
+    pub(crate) fn data(&self, held: Held, side: &Side, tensor: usize) -> Result<NonNull<[u8]>, Forked> {
+        let client = self.client.get()?;
+        let segment = &client.party.segment;
+        Ok(match &client.own {
+            None => segment.data(side, tensor, held.row..held.row + 1),
+            Some(own) => own.slots.data(segment.geometry(), held.slot, side.number(tensor)),
+        })
+    }
+
+    /// In an isolated ring: says what shape an input has this time, which fits.
+    pub(crate) fn set_shape(&self, held: Held, input: usize, shape: &[usize]) {
+        if let Ok(Client { own: Some(own), party, .. }) = self.client.get() {
+            own.slots.set_shape(party.segment.geometry(), held.slot, input, shape);
+        }
+    }
+
+    /// In an isolated ring: the shape that an output has this time, as its worker says.
+    pub(crate) fn output_shape(&self, held: Held, output: usize) -> Option<Vec<usize>> {
+        let client = self.client.get().ok()?;
+        let geometry = client.party.segment.geometry();
+        let own = client.own.as_ref()?;
+        Some(own.slots.shape(geometry, held.slot, geometry.outputs().number(output)))
     }
 
     /// Gives the row to the workers.
     #[inline]
-    pub(crate) fn submit(&self, row: usize) -> Result<(), Forked> {
+    pub(crate) fn submit(&self, held: Held) -> Result<(), Forked> {
         let party = &self.client.get()?.party;
-        party.segment.rows().submit(row, party.index);
+        party.segment.rows().submit(held.row, party.index);
         party.wake_a_worker();
         Ok(())
     }
@@ -155,16 +212,57 @@ impl RingClientPort {
 
     /// The row is not needed any more, whatever it was used for.
     #[inline]
-    pub(crate) fn let_go(&self, row: usize) {
+    pub(crate) fn let_go(&self, Held { row, slot }: Held) {
         let Ok(client) = self.client.get() else { return };
-        if client.party.segment.rows().let_go(row, client.party.index) {
+        let freed = client.party.segment.rows().let_go(row, client.party.index);
+        if freed {
             client.party.wake_who_wants_a_row();
+        }
+        if let Some(own) = &client.own {
+            own.free().push(Place { slot, abandoned: (!freed).then_some(row) });
         }
         client.held.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
+impl Own {
+    /// In a turn.
+    fn new(node: &Node, party: &Party) -> Result<Self, RingFailure> {
+        let geometry = party.segment.geometry();
+        let needed = geometry.slots_bytes() as u64;
+        admit_ring(node, needed)?;
+        let slots = Slots::create(party.segment.path(), usize::from(party.index), geometry);
+        let slots = slots.map_err(|reason| RingFailure::Pool(PoolError::Prepare { needed, reason }))?;
+        let free = (0..geometry.credits()).rev().map(|slot| Place { slot, abandoned: None }).collect();
+        Ok(Self { slots, free: Mutex::new(free) })
+    }
+
+    fn free(&self) -> MutexGuard<'_, Vec<Place>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Client {
+    /// In an isolated ring a row needs a slot. There may be none for a while although the client has credits: workers still have some that
+    /// were withdrawn.
+    fn with_slot(&self, row: usize) -> Result<Held, RowFailure> {
+        let Some(own) = &self.own else { return Ok(Held { row, slot: 0 }) };
+        let rows = self.party.segment.rows();
+        let is_usable =
+            |place: &Place| place.abandoned.is_none_or(|row| !matches!(rows.state(row), Some(State::Abandoned { .. })));
+        let mut free = own.free();
+        let Some(at) = free.iter().rposition(is_usable) else {
+            drop(free);
+            if rows.let_go(row, self.party.index) {
+                self.party.wake_who_wants_a_row();
+            }
+            return Err(RowFailure::NoCredits { credits: self.party.segment.geometry().credits() });
+        };
+        let slot = free.swap_remove(at).slot;
+        rows.heads[row].slot.store(slot as u32, Ordering::Relaxed);
+        Ok(Held { row, slot })
+    }
+
     #[cold]
     fn wait_for_a_row(&self, deadline: &Deadline) -> Result<usize, RowFailure> {
         let segment = &self.party.segment;

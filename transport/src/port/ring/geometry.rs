@@ -2,8 +2,10 @@
 
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
+use super::slot_layout::SlotLayout;
 use crate::layout::{
-    ALIGNMENT, Dtype, LayoutError, MAX_LAYOUT_BYTES, MessageLayout, TensorLayout, TensorSpec, span_bytes,
+    ALIGNMENT, Dtype, LayoutError, MAX_LAYOUT_BYTES, MessageLayout, TensorLayout, TensorSpec, row_major_strides,
+    span_bytes,
 };
 use crate::ring::Head;
 use crate::wire::{DecodeError, EncodeError, decode_layout, encode_layout};
@@ -20,6 +22,8 @@ pub const MAX_RING_WORKERS: usize = 64;
 const MAGIC: [u8; 8] = *b"TBRING\0\0";
 /// Flag: requests may be repeated after a worker's death.
 const MAY_REPEAT: u32 = 1;
+/// Flag: the data lies in files of the clients, and may be smaller than said.
+const ISOLATED: u32 = 2;
 /// Bytes of a row's text, with its length.
 pub(super) const TEXT_BYTES: usize = 192;
 
@@ -55,6 +59,7 @@ pub(crate) struct RingSpec {
     pub(crate) rows: usize,
     pub(crate) credits: usize,
     pub(crate) may_repeat: bool,
+    pub(crate) isolated: bool,
 }
 
 /// A ring that cannot be made.
@@ -171,6 +176,8 @@ pub(crate) struct Side {
     encoded: Vec<u8>,
     /// As one row has them.
     rows: Vec<TensorLayout>,
+    /// Place of its first tensor among all: outputs are counted on behind the inputs.
+    first: usize,
     /// Of the encoded layout and of the data, in the file.
     encoded_at: usize,
     data_at: usize,
@@ -180,6 +187,16 @@ impl Side {
     /// The tensors as a row has them: their shapes without the dimension of rows.
     pub(crate) fn tensors(&self) -> &[TensorLayout] {
         &self.rows
+    }
+
+    /// Place of a tensor among all of the ring.
+    pub(super) fn number(&self, tensor: usize) -> usize {
+        self.first + tensor
+    }
+
+    /// The tensors as several rows have them.
+    pub(crate) fn of_rows(&self, rows: usize) -> Vec<TensorLayout> {
+        self.rows.iter().map(|tensor| of_rows(tensor, rows)).collect()
     }
 
     /// Where the data of some rows of a tensor begins in the file. `row` may be the one behind the last.
@@ -193,9 +210,10 @@ impl Side {
 pub(crate) struct Geometry {
     rows: usize,
     credits: usize,
-    may_repeat: bool,
+    flags: u32,
     inputs: Side,
     outputs: Side,
+    slot: SlotLayout,
     file_len: usize,
 }
 
@@ -204,13 +222,15 @@ impl Geometry {
         check_counts(spec.rows, spec.credits)?;
         let inputs = packed(&spec.inputs, spec.rows, "inputs")?;
         let outputs = packed(&spec.outputs, spec.rows, "outputs")?;
-        Self::place(spec.rows, spec.credits, spec.may_repeat, inputs, outputs)
+        let flag = |is_set, flag| if is_set { flag } else { 0 };
+        let flags = flag(spec.may_repeat, MAY_REPEAT) | flag(spec.isolated, ISOLATED);
+        Self::place(spec.rows, spec.credits, flags, inputs, outputs)
     }
 
     fn place(
         rows: usize,
         credits: usize,
-        may_repeat: bool,
+        flags: u32,
         inputs: (MessageLayout, Vec<u8>),
         outputs: (MessageLayout, Vec<u8>),
     ) -> Result<Self, RingSpecError> {
@@ -222,14 +242,18 @@ impl Geometry {
         };
         let mut parts = || {
             let layouts = (part(inputs.1.len())?, part(outputs.1.len())?);
-            Some((layouts, (part(inputs.0.data_len())?, part(outputs.0.data_len())?)))
+            let len = |layout: &MessageLayout| if flags & ISOLATED != 0 { 0 } else { layout.data_len() };
+            Some((layouts, (part(len(&inputs.0))?, part(len(&outputs.0))?)))
         };
         let size = || RingSpecError::Size { rows };
         let (layouts, data) = parts().ok_or_else(size)?;
         let file_len = end.checked_next_multiple_of(ALIGNMENT).filter(|&len| isize::try_from(len).is_ok());
-        let inputs = side(inputs, rows, layouts.0, data.0)?;
-        let outputs = side(outputs, rows, layouts.1, data.1)?;
-        Ok(Self { rows, credits, may_repeat, inputs, outputs, file_len: file_len.ok_or_else(size)? })
+        let inputs = side(inputs, rows, 0, (layouts.0, data.0))?;
+        let outputs = side(outputs, rows, inputs.rows.len(), (layouts.1, data.1))?;
+        let slots =
+            SlotLayout::new(&inputs.rows, &outputs.rows).filter(|slot| slot.bytes.checked_mul(credits).is_some());
+        let (slot, file_len) = (slots.ok_or_else(size)?, file_len.ok_or_else(size)?);
+        Ok(Self { rows, credits, flags, inputs, outputs, slot, file_len })
     }
 
     /// Reads a ring's file of this length, whose bytes `read` copies out.
@@ -276,7 +300,7 @@ impl Geometry {
             }
         };
         let (inputs, outputs) = (decode(inputs, "inputs")?, decode(outputs, "outputs")?);
-        let geometry = Self::place(rows, credits, header.flags & MAY_REPEAT != 0, inputs, outputs)?;
+        let geometry = Self::place(rows, credits, header.flags, inputs, outputs)?;
         let (stated, needed) = (header.file_len, geometry.file_len as u64);
         if stated != needed || file_len != needed {
             return Err(RingFormatError::Length { found: file_len, stated, needed });
@@ -289,7 +313,7 @@ impl Geometry {
         let header = Header {
             magic: MAGIC,
             version: RING_VERSION,
-            flags: if self.may_repeat { MAY_REPEAT } else { 0 },
+            flags: self.flags,
             rows: self.rows as u32,
             credits: self.credits as u32,
             inputs_layout: self.inputs.encoded.len() as u32,
@@ -317,7 +341,18 @@ impl Geometry {
     }
 
     pub(crate) fn may_repeat(&self) -> bool {
-        self.may_repeat
+        self.flags & MAY_REPEAT != 0
+    }
+
+    /// Whether the data lies in files of the clients.
+    #[inline]
+    pub(crate) fn is_isolated(&self) -> bool {
+        self.flags & ISOLATED != 0
+    }
+
+    /// How a slot of a client's file is laid out, if the ring is isolated.
+    pub(crate) fn slot(&self) -> &SlotLayout {
+        &self.slot
     }
 
     pub(crate) fn inputs(&self) -> &Side {
@@ -326,6 +361,11 @@ impl Geometry {
 
     pub(crate) fn outputs(&self) -> &Side {
         &self.outputs
+    }
+
+    /// Bytes of a client's file, if the ring is isolated.
+    pub(super) fn slots_bytes(&self) -> usize {
+        self.slot.bytes * self.credits
     }
 
     pub(crate) fn file_len(&self) -> usize {
@@ -341,7 +381,7 @@ impl Header {
         if self.version != RING_VERSION {
             return Err(RingFormatError::Version { found: self.version });
         }
-        if self.flags & !MAY_REPEAT != 0 {
+        if self.flags & !(MAY_REPEAT | ISOLATED) != 0 {
             return Err(RingFormatError::Flags { found: self.flags });
         }
         Ok(())
@@ -375,8 +415,8 @@ fn packed(
 fn side(
     (layout, encoded): (MessageLayout, Vec<u8>),
     rows: usize,
-    encoded_at: usize,
-    data_at: usize,
+    first: usize,
+    (encoded_at, data_at): (usize, usize),
 ) -> Result<Side, RingSpecError> {
     let row = |tensor: &TensorLayout| {
         let (shape, strides) = (tensor.shape[1..].to_vec(), tensor.strides[1..].to_vec());
@@ -386,7 +426,15 @@ fn side(
         Ok(TensorLayout { name: tensor.name.clone(), dtype: tensor.dtype, shape, strides, offset: 0, len })
     };
     let rows = layout.tensors().iter().map(row).collect::<Result<_, _>>()?;
-    Ok(Side { layout, encoded, rows, encoded_at, data_at })
+    Ok(Side { layout, encoded, rows, first, encoded_at, data_at })
+}
+
+/// A tensor of one row, for several.
+pub(crate) fn of_rows(row: &TensorLayout, rows: usize) -> TensorLayout {
+    let shape = [&[rows], &row.shape[..]].concat();
+    // All rows of the ring have strides; fewer do too.
+    let strides = row_major_strides(&shape).unwrap_or_default();
+    TensorLayout { name: row.name.clone(), dtype: row.dtype, shape, strides, offset: 0, len: rows * row.len }
 }
 
 #[cfg(test)]
@@ -400,6 +448,7 @@ mod tests {
             rows: 6,
             credits: 3,
             may_repeat: true,
+            isolated: false,
         }
     }
 
@@ -443,7 +492,8 @@ mod tests {
         };
         assert!(matches!(broken(0, 0), RingFormatError::Magic { .. }));
         assert!(matches!(broken(8, 9), RingFormatError::Version { found: 9 }));
-        assert!(matches!(broken(12, 3), RingFormatError::Flags { found: 3 }));
+        assert!(matches!(broken(12, 5), RingFormatError::Flags { found: 5 }));
+        assert!(matches!(broken(12, 3), RingFormatError::Length { .. }), "isolated, and with data");
         assert!(matches!(broken(16, 0), RingFormatError::Spec(RingSpecError::Rows { rows: 0 })));
         assert!(matches!(broken(16, 5), RingFormatError::Description { .. } | RingFormatError::NotRows { .. }));
         assert!(matches!(broken(20, 7), RingFormatError::Spec(RingSpecError::Credits { credits: 7, rows: 6 })));

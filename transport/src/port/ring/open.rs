@@ -86,19 +86,24 @@ pub(super) fn enter_or_make(node: &Node, name: &str, geometry: Geometry) -> Resu
         }
     }
     let needed = geometry.file_len() as u64;
-    let prepare = |reason| PoolError::Prepare { needed, reason };
-    let facts = MemoryFacts::gather(node.directory()).map_err(|reason| RingFailure::Pool(prepare(reason)))?;
-    admit(needed, &facts).map_err(RingFailure::Pool)?;
-    node.admit_to_quota(needed).map_err(RingFailure::Pool)?;
+    admit_ring(node, needed)?;
     let new = begin_ring(node.directory(), name)?;
     let made = Segment::create(&new.file, &new.unfinished, geometry.clone());
     if let Err(reason) = made {
         let _ = std::fs::remove_file(&new.unfinished);
-        return Err(RingFailure::Pool(prepare(reason)));
+        return Err(RingFailure::Pool(PoolError::Prepare { needed, reason }));
     }
     let file = new.file.try_clone()?;
     let path = new.finish()?;
     party(Segment::map(&file, &path, geometry)?, node, Role::Worker)
+}
+
+/// In a turn: whether machine and session have room for so many bytes.
+pub(super) fn admit_ring(node: &Node, needed: u64) -> Result<(), RingFailure> {
+    let facts = MemoryFacts::gather(node.directory());
+    let facts = facts.map_err(|reason| RingFailure::Pool(PoolError::Prepare { needed, reason }))?;
+    admit(needed, &facts).map_err(RingFailure::Pool)?;
+    node.admit_to_quota(needed).map_err(RingFailure::Pool)
 }
 
 fn party(segment: Segment, node: &Node, role: Role) -> Result<Party, RingFailure> {

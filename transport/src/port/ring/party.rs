@@ -47,6 +47,7 @@ impl Role {
         &places[..(count.load(Ordering::Acquire) as usize).min(places.len())]
     }
 
+    /// The file that says that a party lives.
     fn mark(self, ring: &Path, index: usize) -> PathBuf {
         path_of(ring, &format!("{}{index}", if self == Self::Client { 'c' } else { 'w' }))
     }
@@ -73,6 +74,7 @@ impl Party {
         let place = &places[index];
         place.sleeper.get_up();
         place.pid.store(std::process::id(), Ordering::Relaxed);
+        place.tenants.fetch_add(1, Ordering::Relaxed);
         // First: a place that is taken and not counted would be looked at by nobody, were this process killed in between.
         count.fetch_max(index as u32 + 1, Ordering::Release);
         place.taken.store(1, Ordering::Release);
@@ -175,8 +177,16 @@ fn leave(segment: &Segment, role: Role, index: usize, mark: Option<&Path>) {
     place.sleeper.get_up();
     place.taken.store(0, Ordering::Release);
     if let Some(mark) = mark {
+        if role == Role::Client {
+            let _ = std::fs::remove_file(slots_path(segment.path(), index));
+        }
         let _ = std::fs::remove_file(mark);
     }
+}
+
+/// The file that a client's data lies in, if the ring is isolated.
+pub(super) fn slots_path(ring: &Path, client: usize) -> PathBuf {
+    path_of(ring, &format!("d{client}"))
 }
 
 /// In a turn. Workers first: what a dead worker ran for a dead client is then withdrawn, and not run again.
@@ -252,6 +262,7 @@ mod tests {
             rows: 2,
             credits: 2,
             may_repeat: false,
+            isolated: false,
         };
         let path = directory.join("ring@0");
         let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();

@@ -28,6 +28,8 @@ pub(super) struct Place {
     pub(super) taken: AtomicU32,
     pub(super) pid: AtomicU32,
     pub(super) sleeper: Sleeper,
+    /// Counts those who have had the place.
+    pub(super) tenants: AtomicU32,
 }
 
 /// How many places there are, and who looked last.
