@@ -86,7 +86,13 @@ impl AtomicU64 {
         self.0.fetch_and(value, weakened(ordering))
     }
 
-    pub(crate) fn compare_exchange(&self, from: u64, to: u64, success: Ordering, failure: Ordering) -> Result<u64, u64> {
+    pub(crate) fn compare_exchange(
+        &self,
+        from: u64,
+        to: u64,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<u64, u64> {
         self.0.compare_exchange(from, to, weakened(success), weakened(failure))
     }
 }

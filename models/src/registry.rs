@@ -1,8 +1,8 @@
 //! Threads that ask for models, drop handles, evict and unload: a model is loaded once, never handed out once it is
 //! closed, never closed while somebody has it, and nobody sleeps through the end of a load.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use loom::thread;

@@ -308,8 +308,12 @@ fn withdraw_against_worker(how: Withdraws) -> Seen {
 
 #[test]
 fn who_withdraws_disturbs_nobody() {
-    withdraw_against_worker(Withdraws::Right)
-        .all(&["withdrawn in time", "withdrawn, or answered already", "abandoned", "used again"]);
+    withdraw_against_worker(Withdraws::Right).all(&[
+        "withdrawn in time",
+        "withdrawn, or answered already",
+        "abandoned",
+        "used again",
+    ]);
 }
 
 #[test]

@@ -85,13 +85,13 @@ fn clients_do_not_map_each_others_data() {
     let mut other = session.node("ring-idle", &["sums"]);
     other.expect("ready");
     let client = bus.ring("sums").client().unwrap();
-    let secret = submit(&client, [1, 1], 0x5ec2_e7);
+    let secret = submit(&client, [1, 1], 0x005e_c2e7);
     let maps = std::fs::read_to_string(format!("/proc/{}/maps", other.pid())).unwrap();
     let mapped: Vec<_> = maps.lines().filter(|line| line.contains("sums@")).collect();
     let data = mapped.iter().filter(|line| line.contains("sums@0.d")).count();
     assert_eq!(data, 1, "its own only: {mapped:?}");
     serve(&mut worker);
-    assert_eq!(answer(secret), [0x5ec2_e7]);
+    assert_eq!(answer(secret), [0x005e_c2e7]);
     // Its data goes with it.
     other.kill();
     let files = || session.files().iter().filter(|path| path.to_string_lossy().contains("sums@0.d")).count();

@@ -22,7 +22,8 @@ const LEN: usize = 256;
 fn ring(bus: &Bus, name: &str, policy: &str, rows: usize, credits: usize) -> RingBuilder {
     let ring = bus.ring(name).input("x", Dtype::U64, &[LEN]).output("y", Dtype::U64, &[LEN]);
     let ring = ring.rows(rows).credits(credits);
-    if policy == "repeatable" { ring.repeatable() } else { ring }
+    let ring = if policy.contains("isolated") { ring.isolated() } else { ring };
+    if policy.contains("repeatable") { ring.repeatable() } else { ring }
 }
 
 /// What the right answer to a request is made from.
@@ -60,7 +61,9 @@ pub(crate) fn client_by_hand(name: &str) -> anyhow::Result<()> {
                 say("answered");
             }
             "let go" => {
-                (written.clear(), pending.clear(), answers.clear());
+                written.clear();
+                pending.clear();
+                answers.clear();
                 say("let go");
             }
             other => bail!("no order {other}"),
@@ -249,7 +252,7 @@ fn some_requests(
                 ensure!(texts.contains(&reason), "a torn text: {reason}");
                 counts.refused += 1;
             }
-            Err(AnswerError::WorkerDied { .. }) if policy != "repeatable" => counts.died += 1,
+            Err(AnswerError::WorkerDied { .. }) if !policy.contains("repeatable") => counts.died += 1,
             Err(AnswerError::NoWorker { .. }) if workers != "always" => counts.no_worker += 1,
             Err(AnswerError::Timeout { .. }) if !is_patient => counts.withdrawn += 1,
             Err(error) => return Err(error.into()),
@@ -302,7 +305,7 @@ fn some_batches(worker: &mut RingWorker, random: &mut Random, policy: &str, log:
         }
     }
     for mut batch in batches {
-        if policy == "repeatable" && random.below(20) == 0 {
+        if policy.contains("repeatable") && random.below(20) == 0 {
             batch.give_back();
             continue;
         }

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tensorbus::{Answer, Batch, Bus, Dtype, Pending, RequestMut, RingBuilder, RingClient, RingWorker};
@@ -25,6 +25,7 @@ const HEADS_AT: usize = 70_464;
 pub struct Run {
     rows: usize,
     may_repeat: bool,
+    isolated: bool,
     steps: Vec<Step>,
 }
 
@@ -35,6 +36,7 @@ struct Ring<'a> {
     bus: &'a Bus,
     rows: usize,
     may_repeat: bool,
+    isolated: bool,
     clients: Vec<RingClient>,
     workers: Vec<RingWorker>,
     written: Vec<RequestMut>,
@@ -50,12 +52,14 @@ impl Run {
             let [what, which, position @ .., a, b, c, d] = *step;
             (what, which, u16::from_le_bytes(position), u32::from_le_bytes([a, b, c, d]))
         });
-        Self { rows: 1 + usize::from(first & 0x7f) % 70, may_repeat: first & 0x80 != 0, steps: steps.collect() }
+        let kind = first & 0x7f;
+        let (rows, may_repeat, isolated) = (1 + usize::from(kind) % 70, first & 0x80 != 0, kind >= 70);
+        Self { rows, may_repeat, isolated, steps: steps.collect() }
     }
 
     /// Panics if a promise is broken, or ends by a signal.
     pub fn check(&self, bus: &Bus) {
-        let mut ring = Ring::new(bus, self.rows, self.may_repeat);
+        let mut ring = Ring::new(bus, self.rows, self.may_repeat, self.isolated);
         for &step in &self.steps {
             ring.step(step);
         }
@@ -63,10 +67,10 @@ impl Run {
 }
 
 impl<'a> Ring<'a> {
-    fn new(bus: &'a Bus, rows: usize, may_repeat: bool) -> Self {
+    fn new(bus: &'a Bus, rows: usize, may_repeat: bool, isolated: bool) -> Self {
         let (clients, workers) = (Vec::new(), Vec::new());
         let (written, pending, answers, batches) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut ring = Self { bus, rows, may_repeat, clients, workers, written, pending, answers, batches };
+        let mut ring = Self { bus, rows, may_repeat, isolated, clients, workers, written, pending, answers, batches };
         ring.workers.push(ring.builder().worker().expect("worker"));
         ring.clients.push(ring.builder().client().expect("client"));
         ring
@@ -75,6 +79,7 @@ impl<'a> Ring<'a> {
     fn builder(&self) -> RingBuilder {
         let ring = self.bus.ring(NAME).input("x", Dtype::U16, &[NUMBERS]).output("y", Dtype::U16, &[NUMBERS]);
         let ring = ring.rows(self.rows).credits(self.rows).spin(Duration::ZERO);
+        let ring = if self.isolated { ring.isolated() } else { ring };
         if self.may_repeat { ring.repeatable() } else { ring }
     }
 
@@ -86,7 +91,7 @@ impl<'a> Ring<'a> {
             0 => self.poke(usize::from(which) << 16 | usize::from(position), &value.to_le_bytes()),
             1 => self.poke(usize::from(which) % 64, &value.to_le_bytes()),
             2 => self.poke(HEADS_AT + 64 * row, &(u64::from(value) << 8 | u64::from(which)).to_le_bytes()),
-            3 => self.poke(HEADS_AT + 64 * row + 8 + 4 * usize::from(which % 4), &value.to_le_bytes()),
+            3 => self.poke(HEADS_AT + 64 * row + 8 + 4 * usize::from(which % 8), &value.to_le_bytes()),
             4 => self.poke(READY_AT + usize::from(position) % 512, &value.to_le_bytes()),
             5 => self.poke(WANTING_AT + usize::from(position) % 128, &value.to_le_bytes()),
             6 => self.poke(COUNTS_AT + 4 * usize::from(which % 4), &value.to_le_bytes()),
@@ -105,17 +110,22 @@ impl<'a> Ring<'a> {
             26 | 27 => self.finish(which, position),
             28 => self.change_clients(which),
             29 => self.change_workers(which),
-            _ => self.look(),
+            30 => self.look(),
+            _ => self.poke_slots(usize::from(which) % MOST_PARTIES, usize::from(position), &value.to_le_bytes()),
         }
     }
 
     /// Writes into the file that the name means, as far as it goes: a file that is longer or shorter is another crime.
     fn poke(&self, at: usize, bytes: &[u8]) {
-        if let Some(path) = self.path()
-            && let Ok(file) = File::options().write(true).open(path)
-            && file.metadata().is_ok_and(|file| at as u64 + bytes.len() as u64 <= file.len())
-        {
-            file.write_all_at(bytes, at as u64).expect("written");
+        if let Some(path) = self.path() {
+            write_within(&path, at, bytes);
+        }
+    }
+
+    /// The same with the file of a client of an isolated ring.
+    fn poke_slots(&self, client: usize, at: usize, bytes: &[u8]) {
+        if let Some(path) = self.path() {
+            write_within(&path.with_added_extension(format!("d{client}")), at, bytes);
         }
     }
 
@@ -146,7 +156,12 @@ impl<'a> Ring<'a> {
         if let Some(pending) = take_one(&mut self.pending, which) {
             match pending.wait(Duration::ZERO) {
                 Ok(answer) => {
-                    assert_eq!(answer.view::<u16>("y").expect("the output").len(), NUMBERS);
+                    match answer.view::<u16>("y") {
+                        Ok(y) if self.isolated => assert!(y.len() <= NUMBERS),
+                        Ok(y) => assert_eq!(y.len(), NUMBERS),
+                        // A shape that does not fit.
+                        Err(error) => assert!(self.isolated, "{error}"),
+                    }
                     self.answers.push(answer);
                 }
                 Err(error) => assert!(error.to_string().len() < 1000),
@@ -169,8 +184,9 @@ impl<'a> Ring<'a> {
         let mut tensors = batch.tensors().expect("tensors");
         let (x, y) = (tensors.inputs[0].view::<u16>().expect("the input"), &mut tensors.outputs[0]);
         let y = y.view_mut::<u16>().expect("the output");
-        assert_eq!((x.len(), y.len()), (len * NUMBERS, len * NUMBERS));
-        y.copy_from_slice(x);
+        assert_eq!(y.len(), len * NUMBERS);
+        assert!(if self.isolated { x.len() <= len * NUMBERS } else { x.len() == len * NUMBERS });
+        y.iter_mut().zip(x).for_each(|(y, x)| *y = *x);
         match how % 4 {
             0 => batch.fail(&"no".repeat(usize::from(how) % 200)),
             1 => batch.give_back(),
@@ -207,6 +223,14 @@ impl<'a> Ring<'a> {
             assert!(worker.clients().len() <= 1024 && worker.waiting() <= 128);
         }
         self.pending.iter().for_each(|pending| drop(pending.has_ended().to_string()));
+    }
+}
+
+fn write_within(path: &Path, at: usize, bytes: &[u8]) {
+    if let Ok(file) = File::options().write(true).open(path)
+        && file.metadata().is_ok_and(|file| at as u64 + bytes.len() as u64 <= file.len())
+    {
+        file.write_all_at(bytes, at as u64).expect("written");
     }
 }
 

@@ -48,6 +48,8 @@ const RING: &str = "model/of-the.tests";
 struct Scene {
     /// What a worker ran when it died is run again.
     may_repeat: bool,
+    /// Each client's data lies in a file of its own.
+    isolated: bool,
     /// One worker is neither stopped nor killed: no request is without one.
     one_stays: bool,
     clients: usize,
@@ -79,6 +81,7 @@ fn whoever_is_killed_or_stopped_whenever_each_request_ends_and_nothing_is_left()
         }
         let scene = Scene {
             may_repeat: number % 2 == 0,
+            isolated: number % 3 == 2,
             one_stays: number % 4 < 2,
             clients: CLIENTS,
             come_and_go: true,
@@ -98,7 +101,16 @@ fn a_hundred_clients_and_three_workers_are_killed_and_stopped() {
     // They stay: to come and to leave is done one at a time, and so many who do nothing else would wait for each other.
     let (clients, come_and_go) = (MANY_CLIENTS, false);
     let (rows, credits, kills_a_round) = (128, 5, MANY_KILLS);
-    let scene = Scene { may_repeat: true, one_stays: true, clients, come_and_go, rows, credits, kills_a_round };
+    let scene = Scene {
+        may_repeat: true,
+        isolated: false,
+        one_stays: true,
+        clients,
+        come_and_go,
+        rows,
+        credits,
+        kills_a_round,
+    };
     kill_in_a_session(scene, MANY_KILLS, &mut random);
 }
 
@@ -134,7 +146,8 @@ fn kill_in_a_session(scene: Scene, kills: u64, random: &mut Random) -> u64 {
         });
         totals.add(&load.end());
         all_rows_are_free(&client, &load);
-        marks_left += marks(&session) - 1 - usize::from(load.stays.is_some());
+        // Of this process, of its data, and of the worker that stays.
+        marks_left += marks(&session) - 1 - usize::from(scene.isolated) - usize::from(load.stays.is_some());
         // Who is left goes, and the ring with its last user.
         load.end_the_one_that_stays();
         drop(client);
@@ -264,20 +277,29 @@ impl Load {
         } else {
             load.nodes.push((Part::Worker, first));
         }
-        for number in 1..WORKERS + scene.clients {
-            let part = if number < WORKERS { Part::Worker } else { Part::Client };
-            let node = load.node(session, part, false, random);
-            load.nodes.push((part, node));
+        // Not a hundred at once: who comes waits for all who do, and not for ever.
+        let numbers: Vec<_> = (1..WORKERS + scene.clients).collect();
+        for group in numbers.chunks(CLIENTS + WORKERS) {
+            let first = load.nodes.len();
+            for &number in group {
+                let part = if number < WORKERS { Part::Worker } else { Part::Client };
+                let node = load.node(session, part, false, random);
+                load.nodes.push((part, node));
+            }
+            load.nodes[first..].iter().for_each(|(_, node)| node.expect("ready"));
         }
-        let skip = usize::from(!scene.one_stays);
-        load.nodes.iter().skip(skip).for_each(|(_, node)| node.expect("ready"));
         load.stays.iter_mut().chain(load.nodes.iter_mut().map(|(_, node)| node)).for_each(|node| node.tell("go"));
         (load, client)
     }
 
     fn node(&self, session: &Session, part: Part, stays: bool, random: &mut Random) -> Node {
         let seed = random.below(u64::MAX).to_string();
-        let policy = if self.scene.may_repeat { "repeatable" } else { "once" };
+        let policy = match (self.scene.may_repeat, self.scene.isolated) {
+            (true, false) => "repeatable",
+            (true, true) => "repeatable,isolated",
+            (false, false) => "once",
+            (false, true) => "once,isolated",
+        };
         let (rows, credits) = (self.scene.rows.to_string(), self.scene.credits.to_string());
         match part {
             Part::Client => {

@@ -59,6 +59,7 @@ const FINISH: u8 = 26;
 const CLIENTS: u8 = 28;
 const WORKERS: u8 = 29;
 const LOOK: u8 = 30;
+const SLOTS: u8 = 31;
 /// Instead of coming.
 const GO: u8 = 200;
 
@@ -116,6 +117,20 @@ fn seeds() -> BTreeMap<String, Vec<u8>> {
     );
     add("bells", 3, &[(BELL, 0, 0, 1), (BELL, 2, 0, 77), (WORKER_PLACE, 2, 0, 1), loan, submit, take, finish, wait]);
     add("text", 0, &[loan, submit, take, (FINISH, 0, 160, 0), (TEXT, 0, 0, 0xffff_ffff), wait]);
+    // From 70 on a ring is isolated. Its clients' slots begin with the shapes of input and output.
+    add("isolated", 73, &[loan, submit, take, finish, wait, look]);
+    add("isolated-slot", 73, &[loan, (BELL, 6, 0, u32::MAX), (BELL, 4, 0, u32::MAX), submit, take, finish, wait]);
+    for (name, at, size) in
+        [("input", 0, u32::MAX), ("input-smaller", 0, 1), ("input-none", 0, 0), ("output", 4, u32::MAX)]
+    {
+        let lie = (SLOTS, 0, at, size);
+        add(&format!("isolated-{name}"), 73, &[loan, lie, submit, lie, take, lie, finish, lie, wait]);
+    }
+    add(
+        "isolated-and-gone",
+        0xc9,
+        &[loan, submit, take, (CLIENTS, GO, 0, 0), come, finish, (WITHDRAW, 0, 0, 0), come, look],
+    );
     seeds
 }
 

@@ -42,14 +42,14 @@ fn step() -> impl Strategy<Value = Step> {
     ];
     prop_oneof![
         6 => client.clone().prop_map(Step::Loan),
-        6 => (client.clone(), which.clone()).prop_map(|(client, which)| Step::Submit(client, which)),
-        4 => (client.clone(), which.clone()).prop_map(|(client, which)| Step::LetGo(client, which)),
-        2 => (client.clone(), which.clone()).prop_map(|(client, which)| Step::Answer(client, which)),
-        4 => (worker.clone(), which.clone(), 1_usize..6).prop_map(|(worker, from, max)| Step::Take(worker, from, max)),
-        6 => (worker.clone(), which.clone(), outcome).prop_map(|(worker, which, how)| Step::Finish(worker, which, how)),
+        6 => (client.clone(), which).prop_map(|(client, which)| Step::Submit(client, which)),
+        4 => (client.clone(), which).prop_map(|(client, which)| Step::LetGo(client, which)),
+        2 => (client.clone(), which).prop_map(|(client, which)| Step::Answer(client, which)),
+        4 => (worker.clone(), which, 1_usize..6).prop_map(|(worker, from, max)| Step::Take(worker, from, max)),
+        6 => (worker.clone(), which, outcome).prop_map(|(worker, which, how)| Step::Finish(worker, which, how)),
         1 => client.clone().prop_map(Step::ClientDies),
         1 => worker.clone().prop_map(Step::WorkerDies),
-        1 => (worker, which.clone(), 1_usize..6).prop_map(|(worker, from, max)| Step::WorkerDiesTaking(worker, from, max)),
+        1 => (worker, which, 1_usize..6).prop_map(|(worker, from, max)| Step::WorkerDiesTaking(worker, from, max)),
         1 => (client, which).prop_map(|(client, which)| Step::ClientDiesSubmitting(client, which)),
     ]
 }

@@ -150,21 +150,19 @@ impl World {
         match around.random.below(usize::from(CLIENTS + WORKERS) + 2) {
             who if who < usize::from(CLIENTS) => {
                 let client = &mut self.clients[who];
-                if client.is_dead {
-                } else if dies(around, 150) {
+                if !client.is_dead && dies(around, 150) {
                     client.is_dead = true;
                     around.seen.died[0] += 1;
-                } else {
+                } else if !client.is_dead {
                     client.step(&rows, around);
                 }
             }
             who if who < usize::from(CLIENTS + WORKERS) => {
                 let worker = &mut self.workers[who - usize::from(CLIENTS)];
-                if worker.is_dead {
-                } else if dies(around, 100) {
+                if !worker.is_dead && dies(around, 100) {
                     worker.is_dead = true;
                     around.seen.died[1] += 1;
-                } else {
+                } else if !worker.is_dead {
                     worker.step(&rows, around);
                 }
             }
@@ -208,7 +206,9 @@ impl World {
         if is_worker {
             let worker = &mut self.workers[usize::from(index)];
             worker.is_dead = false;
-            (worker.bits.clear(), worker.back.clear(), worker.batch.clear());
+            worker.bits.clear();
+            worker.back.clear();
+            worker.batch.clear();
         } else {
             let client = &mut self.clients[usize::from(index)];
             client.is_dead = false;

@@ -74,7 +74,8 @@ impl Party {
         let place = &places[index];
         place.sleeper.get_up();
         place.pid.store(std::process::id(), Ordering::Relaxed);
-        place.tenants.fetch_add(1, Ordering::Relaxed);
+        // Whoever sees the next one in the place sees that no row is the last one's any more.
+        place.tenants.fetch_add(1, Ordering::Release);
         // First: a place that is taken and not counted would be looked at by nobody, were this process killed in between.
         count.fetch_max(index as u32 + 1, Ordering::Release);
         place.taken.store(1, Ordering::Release);

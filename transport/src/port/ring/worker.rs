@@ -180,6 +180,11 @@ impl Worker {
         if slot >= geometry.credits() {
             return Err(format!("the client has no slot {slot}"));
         }
+        // Read after it was seen who has the place: if the row is still that client's, nobody else had the place meanwhile, whose data it
+        // would be otherwise.
+        if segment.rows().state(row).and_then(State::client) != Some(client) {
+            return Err("its client is gone".to_owned());
+        }
         let shape =
             |(input, most)| with_shape(most, &slots.shape(geometry, slot, input)).map_err(|error| error.to_string());
         let shapes = geometry.inputs().tensors().iter().enumerate().map(shape).collect::<Result<_, _>>()?;
@@ -189,7 +194,7 @@ impl Worker {
     fn slots_of(&self, client: u16) -> io::Result<Arc<Slots>> {
         let segment = &self.party.segment;
         let tenant =
-            |client: u16| segment.clients().get(usize::from(client)).map(|place| place.tenants.load(Ordering::Relaxed));
+            |client: u16| segment.clients().get(usize::from(client)).map(|place| place.tenants.load(Ordering::Acquire));
         let now = tenant(client).ok_or(io::ErrorKind::NotFound)?;
         let mut mapped = self.mapped.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((whose, slots)) = mapped.get(&client)
