@@ -109,7 +109,7 @@ fn load(imported: &ImportedModel, rewritten: Option<Vec<u8>>) -> Result<Graph, B
     let at = |of: &Path| of.file_name().map(|name| directory.path().join(name)).ok_or("a file has a name");
     let (graph, link) = (at(&imported.graph)?, at(data)?);
     fs::write(&graph, rewritten)?;
-    symlink(data, link)?;
+    symlink(fs::canonicalize(data)?, link)?;
     Ok(mapped::load(&options, &graph)?)
 }
 

@@ -1,4 +1,5 @@
 //! The test cases of the ONNX standard, run by rten. `ci/onnx-conformance` gets them: they are not part of this project.
+#![cfg(feature = "rten")]
 #![allow(clippy::unwrap_used, reason = "a failure ends the test")]
 
 #[path = "../../src/compare.rs"]

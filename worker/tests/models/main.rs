@@ -1,4 +1,5 @@
 //! Real models give what ONNX Runtime gives. `ci/models` gets the models and says what that is: they are not part of this project.
+#![cfg(feature = "rten")]
 #![allow(clippy::unwrap_used, reason = "a failure ends the test")]
 
 use std::fs;
