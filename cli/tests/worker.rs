@@ -26,9 +26,9 @@ impl Session {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        // Whoever hangs is ended.
+        // Whoever hangs is ended. In the foreground, so that a signal comes once.
         let mut command = Command::new("timeout");
-        command.args(["--signal=KILL", "60", env!("CARGO_BIN_EXE_tensorbus")]).args(args);
+        command.args(["--foreground", "--signal=KILL", "60", env!("CARGO_BIN_EXE_tensorbus")]).args(args);
         command.env(SESSION_VARIABLE, &self.name).env("XDG_CACHE_HOME", self.scratch.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command

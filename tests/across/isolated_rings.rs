@@ -116,9 +116,14 @@ fn a_slot_that_a_worker_may_write_is_not_used_again() {
         assert!(matches!(pending.wait(Duration::ZERO), Err(AnswerError::Timeout { .. })));
     }
     let refused = client.loan(Duration::ZERO).unwrap_err();
-    assert!(matches!(refused, RequestLoanError::NoCredits { credits: CREDITS, .. }), "{refused}");
+    assert!(matches!(refused, RequestLoanError::Overloaded { .. }), "{refused}");
+    let waiting = {
+        let client = client.clone();
+        std::thread::spawn(move || client.loan(PATIENCE).map(drop))
+    };
     batch.tensors().unwrap().outputs[0].view_mut::<i32>().unwrap().fill(-1);
     batch.finish();
+    waiting.join().unwrap().unwrap();
     let pending = submit(&client, [1, 2], 21);
     serve(&mut worker);
     assert_eq!(answer(pending), [42]);

@@ -137,11 +137,10 @@ impl RingClientPort {
             client.held.fetch_sub(1, Ordering::Relaxed);
             return Err(RowFailure::NoCredits { credits });
         }
-        let row = match client.party.segment.rows().loan(client.party.index) {
-            Some(row) => Ok(row),
+        let held = match client.try_loan() {
+            Some(held) => Ok(held),
             None => client.wait_for_a_row(deadline),
         };
-        let held = row.and_then(|row| client.with_slot(row));
         if held.is_err() {
             client.held.fetch_sub(1, Ordering::Relaxed);
         }
@@ -243,36 +242,34 @@ impl Own {
 }
 
 impl Client {
-    /// In an isolated ring a row needs a slot. There may be none for a while although the client has credits: workers still have some that
-    /// were withdrawn.
-    fn with_slot(&self, row: usize) -> Result<Held, RowFailure> {
-        let Some(own) = &self.own else { return Ok(Held { row, slot: 0 }) };
+    /// In an isolated ring a row needs a slot. There may be none for a while although the client has credits: workers still have some whose
+    /// requests were withdrawn.
+    #[inline]
+    fn try_loan(&self) -> Option<Held> {
         let rows = self.party.segment.rows();
+        let Some(own) = &self.own else {
+            return rows.loan(self.party.index).map(|row| Held { row, slot: 0 });
+        };
         let is_usable =
             |place: &Place| place.abandoned.is_none_or(|row| !matches!(rows.state(row), Some(State::Abandoned { .. })));
         let mut free = own.free();
-        let Some(at) = free.iter().rposition(is_usable) else {
-            drop(free);
-            if rows.let_go(row, self.party.index) {
-                self.party.wake_who_wants_a_row();
-            }
-            return Err(RowFailure::NoCredits { credits: self.party.segment.geometry().credits() });
-        };
+        let at = free.iter().rposition(is_usable)?;
+        let row = rows.loan(self.party.index)?;
         let slot = free.swap_remove(at).slot;
         rows.heads[row].slot.store(slot as u32, Ordering::Relaxed);
-        Ok(Held { row, slot })
+        Some(Held { row, slot })
     }
 
     #[cold]
-    fn wait_for_a_row(&self, deadline: &Deadline) -> Result<usize, RowFailure> {
+    fn wait_for_a_row(&self, deadline: &Deadline) -> Result<Held, RowFailure> {
         let segment = &self.party.segment;
         let full = || RowFailure::Full { rows: segment.geometry().rows() };
-        let look = || segment.rows().loan(self.party.index);
+        let look = || self.try_loan();
         if deadline.left().is_none() {
             return Err(full());
         }
-        if let Some(row) = self.spin.look(look) {
-            return Ok(row);
+        if let Some(held) = self.spin.look(look) {
+            return Ok(held);
         }
         let _alone = self.waits_for_a_row.enter(deadline).ok_or_else(full)?;
         let index = usize::from(self.party.index);

@@ -130,11 +130,12 @@ impl Party {
         sleeper.wake(|socket| self.ringer.ring(&self.directory, socket));
     }
 
-    /// After a row was made free: one client that waits for one.
+    /// After a row was made free: one client that waits for one. In an isolated ring all of them, since only one of them may have a
+    /// slot for it.
     #[inline]
     pub(super) fn wake_who_wants_a_row(&self) {
         Bell::order();
-        wake_wanting(&self.segment, &self.directory, &self.ringer, true);
+        wake_wanting(&self.segment, &self.directory, &self.ringer, !self.segment.geometry().is_isolated());
     }
 
     /// Buries the dead, unless somebody has looked just now, or nobody gets a turn.
