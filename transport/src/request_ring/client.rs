@@ -6,7 +6,7 @@ use super::error::{AnswerError, RequestLoanError, RingError};
 use super::row_counts::RowCounts;
 use crate::element::Element;
 use crate::layout::{Dtype, TensorLayout};
-use crate::os::{Deadline, Forked};
+use crate::os::Forked;
 use crate::port::{Geometry, Held, RingClientPort, RowFailure, ShapeError, Side, Waited, with_shape};
 use crate::ring::{Outcome, WORKER_DIED};
 use crate::tensor_view::TensorView;
@@ -75,7 +75,7 @@ impl RingClient {
     pub fn loan(&self, timeout: Duration) -> Result<RequestMut, RequestLoanError> {
         let client = &self.shared;
         let ring = || client.name.clone();
-        match client.port.loan(&Deadline::after(timeout)) {
+        match client.port.loan(timeout) {
             Ok(held) => {
                 let shapes = client.geometry.is_isolated().then(|| client.geometry.inputs().tensors().to_vec());
                 Ok(RequestMut { row: Row { client: client.clone(), held, shapes } })
@@ -140,16 +140,22 @@ impl Row {
         self.shapes.as_ref().map_or(&side.tensors()[tensor], |shapes| &shapes[tensor])
     }
 
-    fn bytes(&self, side: &Side, tensor: usize) -> Result<&[u8], ViewError> {
-        let bytes = self.client.port.data(self.held, side, tensor)?;
-        // SAFETY: mapped as long as the client's port lives, which the row keeps; nobody writes them while this client has the row
-        // to write (nobody else) or to read an answer (workers do no more).
-        Ok(&unsafe { bytes.as_ref() }[..self.tensor(side, tensor).len])
+    /// Of an output.
+    #[inline]
+    fn bytes(&self, output: usize) -> Result<&[u8], ViewError> {
+        let side = self.client.geometry.outputs();
+        let bytes = self.client.port.data(self.held, side, output)?;
+        // SAFETY: mapped as long as the client's port lives, which the row keeps; by the row's word nobody writes them while this
+        // client reads an answer.
+        Ok(&unsafe { bytes.as_ref() }[..self.tensor(side, output).len])
     }
 
-    fn bytes_mut(&mut self, side: &Side, tensor: usize) -> Result<&mut [u8], ViewError> {
-        let mut bytes = self.client.port.data(self.held, side, tensor)?;
-        let len = self.tensor(side, tensor).len;
+    /// Of an input.
+    #[inline]
+    fn bytes_mut(&mut self, input: usize) -> Result<&mut [u8], ViewError> {
+        let side = self.client.geometry.inputs();
+        let mut bytes = self.client.port.data(self.held, side, input)?;
+        let len = self.tensor(side, input).len;
         // SAFETY: mapped as long as the client's port lives, which the row keeps; by the row's word nobody else uses them while
         // this client writes the request, and `self` is borrowed mutably, so neither does another reference of this process.
         Ok(&mut unsafe { bytes.as_mut() }[..len])
@@ -173,7 +179,7 @@ impl RequestMut {
         let inputs = client.geometry.inputs();
         let tensor = position(inputs, input)?;
         let layout = self.row.tensor(inputs, tensor).clone();
-        view::slice_mut(&layout, self.row.bytes_mut(inputs, tensor)?)
+        view::slice_mut(&layout, self.row.bytes_mut(tensor)?)
     }
 
     /// Bytes of an input, by its place among the inputs, to write.
@@ -184,8 +190,7 @@ impl RequestMut {
     /// # Panics
     /// If there are not so many inputs.
     pub fn bytes_mut(&mut self, input: usize) -> Result<&mut [u8], ViewError> {
-        let client = self.row.client.clone();
-        self.row.bytes_mut(client.geometry.inputs(), input)
+        self.row.bytes_mut(input)
     }
 
     /// Copies a tensor into an input, whatever its strides.
@@ -197,7 +202,7 @@ impl RequestMut {
         let inputs = client.geometry.inputs();
         let tensor = position(inputs, input)?;
         let layout = &self.row.tensor(inputs, tensor).clone();
-        view::copy(source.layout(), source.bytes(), layout, self.row.bytes_mut(inputs, tensor)?)?;
+        view::copy(source.layout(), source.bytes(), layout, self.row.bytes_mut(tensor)?)?;
         client.copied_bytes.fetch_add(layout.len as u64, Ordering::Relaxed);
         Ok(())
     }
@@ -249,7 +254,7 @@ impl Pending {
     pub fn wait(self, timeout: Duration) -> Result<Answer, AnswerError> {
         let client = &self.row.client;
         let ring = || client.name.clone();
-        match client.port.wait(self.row.held.row, &Deadline::after(timeout)) {
+        match client.port.wait(self.row.held.row, timeout) {
             Ok(Waited::Ended(outcome)) => self.ended(outcome),
             Ok(Waited::NoWorker) => Err(AnswerError::NoWorker { ring: ring() }),
             Ok(Waited::Timeout) => Err(AnswerError::Timeout { ring: ring(), waited: timeout }),
@@ -322,12 +327,12 @@ impl Answer {
     /// # Panics
     /// If there are not so many outputs.
     pub fn bytes(&self, output: usize) -> Result<&[u8], ViewError> {
-        self.row.bytes(self.row.client.geometry.outputs(), output)
+        self.row.bytes(output)
     }
 
     fn tensor_at(&self, tensor: usize) -> Result<TensorView<'_>, ViewError> {
         let outputs = self.row.client.geometry.outputs();
-        Ok(TensorView::of(self.row.tensor(outputs, tensor), self.row.bytes(outputs, tensor)?))
+        Ok(TensorView::of(self.row.tensor(outputs, tensor), self.row.bytes(tensor)?))
     }
 
     /// Type of an output's elements, by its place among the outputs.

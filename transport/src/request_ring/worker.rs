@@ -38,14 +38,20 @@ impl RingWorker {
     pub fn take(&mut self, max: usize, timeout: Duration) -> Result<Batch, TakeError> {
         let worker = &self.shared;
         let ring = || worker.name.clone();
-        let deadline = Deadline::after(timeout);
+        let (mut left, mut deadline) = (Some(timeout), None);
         loop {
-            match worker.port.take(self.next, max.max(1), &deadline) {
+            let found = match left {
+                Some(left) => worker.port.take(self.next, max.max(1), left),
+                None => Ok(None),
+            };
+            match found {
                 Ok(Some(rows)) => {
                     if let Some(batch) = Batch::new(worker, rows) {
                         self.next = batch.rows().end % worker.geometry.rows();
                         return Ok(batch);
                     }
+                    // Nobody waited for those any more.
+                    left = deadline.get_or_insert_with(|| Deadline::after(timeout)).left();
                 }
                 Ok(None) => return Err(TakeError::Timeout { ring: ring(), waited: timeout }),
                 Err(RowFailure::Io(reason)) => return Err(TakeError::Io { ring: ring(), reason }),

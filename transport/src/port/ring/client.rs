@@ -128,9 +128,9 @@ impl RingClientPort {
         Ok(self.client.get()?.party.segment.counts().repeated.load(Ordering::Relaxed))
     }
 
-    /// A row to write inputs into; waits for one at most until the deadline.
+    /// A row to write inputs into; waits for one at most as long as `timeout`.
     #[inline]
-    pub(crate) fn loan(&self, deadline: &Deadline) -> Result<Held, RowFailure> {
+    pub(crate) fn loan(&self, timeout: Duration) -> Result<Held, RowFailure> {
         let client = self.client.get()?;
         let credits = client.party.segment.geometry().credits();
         if client.held.fetch_add(1, Ordering::Relaxed) >= credits {
@@ -139,7 +139,7 @@ impl RingClientPort {
         }
         let held = match client.try_loan() {
             Some(held) => Ok(held),
-            None => client.wait_for_a_row(deadline),
+            None => client.wait_for_a_row(timeout),
         };
         if held.is_err() {
             client.held.fetch_sub(1, Ordering::Relaxed);
@@ -191,16 +191,16 @@ impl RingClientPort {
 
     /// Waits until the request in the row has ended.
     #[inline]
-    pub(crate) fn wait(&self, row: usize, deadline: &Deadline) -> Result<Waited, RowFailure> {
+    pub(crate) fn wait(&self, row: usize, timeout: Duration) -> Result<Waited, RowFailure> {
         let client = self.client.get()?;
         let party = &client.party;
         let look = || party.segment.rows().answer(row, party.index).map(Waited::Ended);
-        if let Some(ended) = client.spin.look(look) {
+        if let Some(ended) = client.spin.look(timeout, look) {
             return Ok(ended);
         }
         let sleeper = &party.segment.rows().heads[row].sleeper;
         let give_up = || (!party.has_workers()).then_some(Waited::NoWorker);
-        let waited = client.with_socket(|socket| sleep_until(party, sleeper, socket, deadline, look, give_up))?;
+        let waited = client.with_socket(|socket| sleep_until(party, sleeper, socket, timeout, look, give_up))?;
         Ok(waited.unwrap_or(Waited::Timeout))
     }
 
@@ -261,21 +261,23 @@ impl Client {
     }
 
     #[cold]
-    fn wait_for_a_row(&self, deadline: &Deadline) -> Result<Held, RowFailure> {
+    fn wait_for_a_row(&self, timeout: Duration) -> Result<Held, RowFailure> {
         let segment = &self.party.segment;
         let full = || RowFailure::Full { rows: segment.geometry().rows() };
         let look = || self.try_loan();
-        if deadline.left().is_none() {
+        if timeout.is_zero() {
             return Err(full());
         }
-        if let Some(held) = self.spin.look(look) {
+        let deadline = Deadline::after(timeout);
+        if let Some(held) = self.spin.look(timeout, look) {
             return Ok(held);
         }
-        let _alone = self.waits_for_a_row.enter(deadline).ok_or_else(full)?;
+        let _alone = self.waits_for_a_row.enter(&deadline).ok_or_else(full)?;
+        let left = deadline.left().ok_or_else(full)?;
         let index = usize::from(self.party.index);
         segment.wanting().set(index);
         let sleeper = &self.party.place().sleeper;
-        let found = self.with_socket(|socket| sleep_until(&self.party, sleeper, socket, deadline, look, || None));
+        let found = self.with_socket(|socket| sleep_until(&self.party, sleeper, socket, left, look, || None));
         segment.wanting().clear(index);
         found?.ok_or_else(full)
     }

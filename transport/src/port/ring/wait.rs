@@ -33,39 +33,48 @@ impl Spin {
         Self { bound, in_vain: AtomicU32::new(0) }
     }
 
-    /// Looks again and again for a short while.
+    /// Looks again and again for a short while, no longer than `timeout`. What is there soon is found without a look at the clock.
     #[inline]
-    pub(super) fn look<T>(&self, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    pub(super) fn look<T>(&self, timeout: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
         let in_vain = self.in_vain.load(Ordering::Relaxed);
-        let bound = if in_vain < HOPE || in_vain.is_multiple_of(PROBE) { self.bound } else { Duration::ZERO };
-        let start = Instant::now();
-        loop {
+        let mut some_looks = || {
             for _ in 0..LOOKS {
                 if let found @ Some(_) = look() {
-                    if in_vain != 0 {
-                        self.in_vain.store(0, Ordering::Relaxed);
-                    }
                     return found;
                 }
                 std::hint::spin_loop();
             }
-            if start.elapsed() >= bound {
-                self.in_vain.store(in_vain.wrapping_add(1), Ordering::Relaxed);
-                return None;
+            None
+        };
+        let found = some_looks().or_else(|| {
+            let bound = if in_vain < HOPE || in_vain.is_multiple_of(PROBE) { self.bound } else { Duration::ZERO };
+            let (start, bound) = (Instant::now(), bound.min(timeout));
+            while start.elapsed() < bound {
+                if let found @ Some(_) = some_looks() {
+                    return found;
+                }
             }
+            None
+        });
+        if found.is_none() {
+            self.in_vain.store(in_vain.wrapping_add(1), Ordering::Relaxed);
+        } else if in_vain != 0 {
+            self.in_vain.store(0, Ordering::Relaxed);
         }
+        found
     }
 }
 
-/// Sleeps until `look` finds something, or the time is over. After each tick the dead are looked for, and `give_up` is asked.
+/// Sleeps until `look` finds something, or the time is over, which begins now. After each tick the dead are looked for, and `give_up` is asked.
 pub(super) fn sleep_until<T>(
     party: &Party,
     sleeper: &Sleeper,
     socket: &Socket,
-    deadline: &Deadline,
+    timeout: Duration,
     mut look: impl FnMut() -> Option<T>,
     mut give_up: impl FnMut() -> Option<T>,
 ) -> Result<Option<T>, Errno> {
+    let deadline = Deadline::after(timeout);
     loop {
         sleeper.lie_down(socket.number());
         let found = look();
@@ -101,7 +110,7 @@ mod tests {
         let spin = Spin::new(Duration::from_millis(1));
         let looks = || {
             let mut looks = 0;
-            spin.look(|| {
+            spin.look(Duration::MAX, || {
                 looks += 1;
                 None::<()>
             });
@@ -110,7 +119,7 @@ mod tests {
         let spins: Vec<_> = (0..17).map(|_| looks()).collect();
         let expected: Vec<_> = (0..17).map(|wait| wait < 4 || wait == 8 || wait == 16).collect();
         assert_eq!(spins, expected);
-        assert_eq!(spin.look(|| Some(1)), Some(1));
+        assert_eq!(spin.look(Duration::MAX, || Some(1)), Some(1));
         assert!(looks(), "it helped");
     }
 }

@@ -17,7 +17,7 @@ use super::segment::Segment;
 use super::slots::{Gathered, Slots, Tensors, with_shape};
 use super::wait::{Spin, sleep_until};
 use crate::layout::TensorLayout;
-use crate::os::{Deadline, Forked};
+use crate::os::Forked;
 use crate::port::node::Node;
 use crate::port::turn::{Part, Turn};
 use crate::port::wake::Socket;
@@ -81,21 +81,16 @@ impl RingWorkerPort {
         Ok(self.segment()?.rows().ready.count())
     }
 
-    /// Neighbouring rows that are ready, at most `max`, from `from` on if there are some behind it. Waits at most until the deadline.
+    /// Neighbouring rows that are ready, at most `max`, from `from` on if there are some behind it. Waits at most as long as `timeout`.
     #[inline]
-    pub(crate) fn take(
-        &self,
-        from: usize,
-        max: usize,
-        deadline: &Deadline,
-    ) -> Result<Option<Range<usize>>, RowFailure> {
+    pub(crate) fn take(&self, from: usize, max: usize, timeout: Duration) -> Result<Option<Range<usize>>, RowFailure> {
         let Worker { party, socket, spin, .. } = self.worker.get()?;
         let look = || party.segment.rows().take(from, max, party.index);
-        if let found @ Some(_) = spin.look(look) {
+        if let found @ Some(_) = spin.look(timeout, look) {
             return Ok(found);
         }
         let sleeper = &party.place().sleeper;
-        Ok(sleep_until(party, sleeper, socket, deadline, look, || None).map_err(|errno: Errno| errno)?)
+        Ok(sleep_until(party, sleeper, socket, timeout, look, || None).map_err(|errno: Errno| errno)?)
     }
 
     /// The request in the row has ended; its outputs, or the text, are written.
