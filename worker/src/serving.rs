@@ -262,36 +262,20 @@ fn serve(mut ring: RingWorker, model: &dyn Model, max: usize, shared: &Shared) -
 
 /// Runs the model on a batch. How many bytes were copied inside of it.
 fn answer(batch: &mut Batch, model: &dyn Model) -> Result<u64, InferError> {
-    let is_isolated = batch.is_isolated();
-    let signature = model.signature();
-    // What an isolated ring can hold is known only when the outputs are there.
-    let mut outputs = Vec::new();
-    let copied = {
-        let BatchParts { inputs, outputs: rooms, .. } = &mut batch.tensors().map_err(failed)?;
-        let inputs = inputs.iter().map(|view| as_the_model_takes(view, signature.is_batched()));
-        let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
-        let places = if is_isolated {
-            rooms.iter().map(|_| Output::in_memory()).collect()
-        } else {
-            rooms.iter_mut().map(|room| Output::in_place(room.bytes_mut())).collect()
-        };
+    let is_batched = model.signature().is_batched();
+    let (shapes, copied) = {
+        let BatchParts { inputs, outputs, .. } = &mut batch.tensors().map_err(failed)?;
+        let inputs = inputs.iter().map(|view| as_the_model_takes(view, is_batched)).collect::<Result<Vec<_>, _>>()?;
+        let places = outputs.iter_mut().map(|room| Output::in_place(room.bytes_mut())).collect();
         let outcome = run(model, inputs, places)?;
-        if is_isolated {
-            for output in &outcome.outputs {
-                let Some(tensor) = output.tensor() else { continue };
-                outputs.push((tensor.layout().shape.clone(), tensor.bytes().to_vec()));
-            }
-        }
-        outcome.copied_bytes
+        let shape = |output: &Output<'_>| output.tensor().map(|tensor| tensor.layout().shape.clone());
+        (outcome.outputs.iter().map(shape).collect::<Vec<_>>(), outcome.copied_bytes)
     };
-    let mut more = 0;
-    for (index, (shape, bytes)) in outputs.iter().enumerate() {
-        let row = if signature.is_batched() { &shape[1..] } else { &shape[..] };
-        batch.set_output_shape(index, row).map_err(failed)?;
-        batch.output_bytes_mut(index).map_err(failed)?.copy_from_slice(bytes);
-        more += bytes.len() as u64;
+    for (index, shape) in shapes.iter().enumerate() {
+        let shape = shape.as_deref().unwrap_or_default();
+        batch.set_output_shape(index, &shape[usize::from(is_batched).min(shape.len())..]).map_err(failed)?;
     }
-    Ok(copied + more)
+    Ok(copied)
 }
 
 /// A model that is not batched knows no rows: there is one, and its dimension goes.

@@ -53,11 +53,6 @@ impl Batch {
         self.rows.len()
     }
 
-    /// Whether the tensors are copies, whose outputs can have other shapes than the ring says.
-    pub fn is_isolated(&self) -> bool {
-        self.gathered.is_some()
-    }
-
     /// Its rows in the ring.
     pub fn rows(&self) -> Range<usize> {
         self.rows.clone()
@@ -138,7 +133,7 @@ impl Batch {
     }
 
     /// In an isolated ring: gives an output another shape, for all requests of the batch, of which no dimension is larger than the ring
-    /// says; its elements are zero then.
+    /// says. Its elements are those that its bytes begin with: it may be written before.
     ///
     /// # Errors
     /// [`ShapeError`] if it does not fit; in a ring that is not isolated, if it is another one than that of the ring.
@@ -148,7 +143,7 @@ impl Batch {
     pub fn set_output_shape(&mut self, output: usize, shape: &[usize]) -> Result<(), ShapeError> {
         let most = &self.worker.geometry.outputs().tensors()[output];
         match &mut self.gathered {
-            Some((gathered, _)) => gathered.outputs[output] = Tensors::new(with_shape(most, shape)?, self.rows.len()),
+            Some((gathered, _)) => gathered.outputs[output].row = with_shape(most, shape)?,
             None if most.shape == shape => {}
             None => {
                 return Err(ShapeError { name: most.name.clone(), asked: shape.to_vec(), most: most.shape.clone() });

@@ -2,6 +2,7 @@
 //! rows is `ring/rows.rs`; `RING.md` has the bytes.
 
 mod client;
+mod error;
 mod geometry;
 mod open;
 mod party;
@@ -12,8 +13,9 @@ mod wait;
 mod worker;
 
 pub(crate) use client::{Held, RingClientPort, RowFailure, Waited};
+pub use error::{RingFormatError, RingSpecError};
 pub(crate) use geometry::{Geometry, RingSpec, Side, of_rows};
-pub use geometry::{MAX_RING_CLIENTS, MAX_RING_ROWS, MAX_RING_WORKERS, RING_VERSION, RingFormatError, RingSpecError};
+pub use geometry::{MAX_RING_CLIENTS, MAX_RING_ROWS, MAX_RING_WORKERS, RING_VERSION};
 pub(crate) use open::{MAX_RING_NAME, RingFailure};
 pub(crate) use segment::Segment;
 pub use slots::ShapeError;

@@ -2,7 +2,8 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
-use super::geometry::{Geometry, RingFormatError};
+use super::error::RingFormatError;
+use super::geometry::Geometry;
 use super::party::{Party, Role};
 use super::segment::{OpenFailure, Segment};
 use crate::pool::{MemoryFacts, PoolError, RingFile, admit, begin_ring, rings};

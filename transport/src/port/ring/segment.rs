@@ -5,9 +5,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 
+use super::error::RingFormatError;
 use super::geometry::{
     CLIENTS_AT, COUNTS_AT, CURSOR_AT, Geometry, HEADS_AT, MAX_RING_CLIENTS, MAX_RING_ROWS, MAX_RING_WORKERS,
-    PLACE_BYTES, READY_AT, RingFormatError, Side, TEXT_BYTES, WANTING_AT, WORKERS_AT,
+    PLACE_BYTES, READY_AT, Side, TEXT_BYTES, WANTING_AT, WORKERS_AT,
 };
 use crate::os::{Mapping, keep_from_forks, populate_write};
 use crate::ring::{Bits, Head, Rows, Sleeper, State};
